@@ -1,0 +1,35 @@
+"""Settings every test runs under, and where the reference material lies."""
+
+import os
+from pathlib import Path
+
+# Tests compare numbers: they run on the CPU even where an accelerator is present.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def reference_dir(variable: str, name: str) -> Path:
+    """A folder of reference material: the environment's, or the one beside the checkout."""
+    return Path(os.environ.get(variable, ROOT.parent / "shared" / name))
+
+
+def golden_dir() -> Path:
+    return reference_dir("TSJAX_GOLDEN_DIR", "golden")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the public CSV files (ETTh1.csv, ...), where there is one."""
+    folder = reference_dir("TSJAX_DATA_DIR", "data")
+    if not (folder / "ETTh1.csv").is_file():
+        pytest.skip(f"no ETTh1.csv in {folder}: set TSJAX_DATA_DIR to run this test")
+    return folder
