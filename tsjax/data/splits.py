@@ -1,0 +1,95 @@
+"""Where training ends and where validation and test begin.
+
+Dimension legend: T rows.
+"""
+
+import dataclasses
+
+from tsjax.wording import one_of
+
+_MONTH_HOURS = 30 * 24
+
+# Rows of the training, validation and test parts; "ratio" depends on the series.
+_FIXED = {
+    "ett_hour": (12 * _MONTH_HOURS, 4 * _MONTH_HOURS, 4 * _MONTH_HOURS),
+    "ett_minute": (48 * _MONTH_HOURS, 16 * _MONTH_HOURS, 16 * _MONTH_HOURS),
+}
+
+SPLITS = ("ett_hour", "ett_minute", "ratio")
+"""The split rules: ETT's 12/4/4 months of 30 days (hourly, 15 minutes), or 70/10/20 per cent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One part of a data set, as a half-open range of the rows that its windows may touch.
+
+    The validation and test parts begin `seq_len` rows before their border: those rows are input
+    to their first windows and never a target.
+
+    Attributes:
+      name: 'train', 'val' or 'test'.
+      start: the first row.
+      stop: the row after the last one.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def windows(self, seq_len: int, pred_len: int) -> int:
+        """Returns how many windows of `seq_len` input and `pred_len` target rows fit."""
+        return max(0, self.stop - self.start - seq_len - pred_len + 1)
+
+
+def part_rows(split: str, rows: int, name: str = "series") -> tuple[int, int, int]:
+    """Returns the number of training, validation and test rows under a split rule.
+
+    "ratio" is n_train = int(0.7 T), n_test = int(0.2 T), n_val = T - n_train - n_test.
+
+    Args:
+      split: 'ett_hour', 'ett_minute' or 'ratio'.
+      rows: T, the rows at hand.
+      name: what to call the series in an error.
+
+    Raises:
+      ValueError: if the rule is unknown, or needs more rows than there are.
+    """
+    one_of("split", split, SPLITS)
+    if split not in _FIXED:
+        train, test = int(rows * 0.7), int(rows * 0.2)
+        return train, rows - train - test, test
+    counts = _FIXED[split]
+    if rows < sum(counts):
+        raise ValueError(
+            f"{name} has {rows} rows, but split {split!r} (12/4/4 months of 30 days) needs "
+            f"{sum(counts)}: load the whole file, or load it with split='ratio'"
+        )
+    return counts
+
+
+def make_parts(counts: tuple[int, int, int], seq_len: int, pred_len: int) -> dict[str, Part]:
+    """Returns the parts 'train', 'val' and 'test' for the given numbers of rows.
+
+    Args:
+      counts: training, validation and test rows.
+      seq_len: input rows of a window.
+      pred_len: target rows of a window.
+
+    Raises:
+      ValueError: naming every part that is too short for a single window.
+    """
+    train, val, test = counts
+    parts = (
+        Part("train", 0, train),
+        Part("val", train - seq_len, train + val),
+        Part("test", train + val - seq_len, train + val + test),
+    )
+    short = [part for part in parts if not part.windows(seq_len, pred_len)]
+    if short:
+        # With too few training rows, a later part would begin before row 0: count real rows.
+        rows = ", ".join(f"{part.name} ({part.stop - max(0, part.start)} rows)" for part in short)
+        raise ValueError(
+            f"too short for one window of seq_len + pred_len = {seq_len} + {pred_len} = "
+            f"{seq_len + pred_len} rows: {rows}; use a longer series, or smaller lengths"
+        )
+    return {part.name: part for part in parts}
