@@ -1,0 +1,61 @@
+"""Small helpers over pytrees that several layers share: paths, counts, checks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+PyTree = Any
+
+
+def path_of(key_path: tuple[Any, ...]) -> str:
+    """The readable form of a leaf's key path: ``"encoder/layer_0/attention/query/kernel"``."""
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def paths(tree: PyTree) -> list[str]:
+    """Paths of all leaves, in the order of ``jax.tree.leaves``."""
+    return [path_of(key_path) for key_path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """Maps each leaf's path to the leaf."""
+    return {path_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_with_path(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """``jax.tree.map`` whose function also gets the leaf's path, as ``fn(path, leaf, *others)``."""
+    return jax.tree_util.tree_map_with_path(lambda p, *leaves: fn(path_of(p), *leaves), tree, *rest)
+
+
+def size(tree: PyTree) -> int:
+    """Number of elements in all leaves (arrays or ``ShapeDtypeStruct``)."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: str) -> None:
+    """Checks that two trees have the same leaves, with equal shapes.
+
+    Args:
+      tree: the tree to check.
+      like: the tree it should look like.
+      name: what ``tree`` is called in the message, e.g. ``"mask"``.
+      like_name: what ``like`` is called in the message, e.g. ``"params"``.
+
+    Raises:
+      ValueError: listing every leaf that is missing, extra or of another shape.
+    """
+    have, want = by_path(tree), by_path(like)
+    problems = [f"{p}: missing from {name}" for p in want if p not in have]
+    problems += [f"{p}: not in {like_name}" for p in have if p not in want]
+    problems += [
+        f"{p}: {name} has shape {have[p].shape}, {like_name} {want[p].shape}"
+        for p in want
+        if p in have and have[p].shape != want[p].shape
+    ]
+    if not problems:
+        structures = [str(jax.tree.structure(t)) for t in (tree, like)]
+        if structures[0] != structures[1]:
+            problems = [f"containers differ: {structures[0]} is not {structures[1]}"]
+    if problems:
+        raise ValueError(f"{name} does not match {like_name}:\n  " + "\n  ".join(problems))
