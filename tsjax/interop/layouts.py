@@ -1,0 +1,63 @@
+"""How one array is laid out in PyTorch and here."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A reversible change of layout.
+
+    Attributes:
+      torch_shape: the shape in PyTorch of an array whose shape here is given.
+      to_jax: ``to_jax(array, shape here)``.
+      to_torch: ``to_torch(array)``.
+    """
+
+    torch_shape: Callable[[Shape], Shape]
+    to_jax: Callable[[np.ndarray, Shape], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
+
+
+def linear(in_axes: int = 1, *, as_conv: bool = False) -> Layout:
+    """``[out, in]`` in PyTorch (``[out, in, 1]`` as a convolution), ``[*in, *out]`` here.
+
+    Args:
+      in_axes: how many leading axes here are inputs, e.g. 2 for ``[H, E, D]``.
+      as_conv: whether PyTorch has it as a convolution with kernel 1.
+    """
+    tail = (1,) if as_conv else ()
+
+    def torch_shape(shape: Shape) -> Shape:
+        return (math.prod(shape[in_axes:]), math.prod(shape[:in_axes]), *tail)
+
+    return Layout(
+        torch_shape,
+        lambda array, shape: array.reshape(array.shape[:2]).T.reshape(shape),
+        lambda array: array.reshape(math.prod(array.shape[:in_axes]), -1).T.reshape(
+            torch_shape(array.shape)
+        ),
+    )
+
+
+CONV = Layout(
+    lambda shape: shape[::-1],
+    lambda array, shape: array.transpose(2, 1, 0).reshape(shape),
+    lambda array: array.transpose(2, 1, 0),
+)
+"""``[out, in, k]`` in PyTorch, ``[k, in, out]`` here."""
+
+FLAT = Layout(
+    lambda shape: (math.prod(shape),),
+    lambda array, shape: array.reshape(shape),
+    lambda array: array.reshape(-1),
+)
+"""One axis in PyTorch, ``[*out]`` here: biases and norms."""
+
+TABLE = Layout(lambda shape: shape, lambda array, shape: array.reshape(shape), lambda array: array)
+"""The same in both: look-up tables."""

@@ -1,0 +1,24 @@
+"""Forecasting Transformers in Flax linen, numerically equal to the published ones.
+
+config = models.config("transformer", enc_in=7, dec_in=7, c_out=7)
+model = models.create("transformer", config)
+params, state = models.init(model, jax.random.key(0))
+forecast, state = models.forward(model)(params, state, x_enc, x_mark_enc, x_dec, x_mark_dec)
+"""
+
+from tsjax.models.base import ForecastConfig
+from tsjax.models.registry import MODELS, Forward, config, create, forward, init, input_shapes
+from tsjax.models.transformer import Transformer, TransformerConfig
+
+__all__ = [
+    "MODELS",
+    "ForecastConfig",
+    "Forward",
+    "Transformer",
+    "TransformerConfig",
+    "config",
+    "create",
+    "forward",
+    "init",
+    "input_shapes",
+]

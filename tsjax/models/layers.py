@@ -1,0 +1,191 @@
+"""Layers that several of the models share.
+
+Dimensions: B batch, L length (queries), S length (keys), C channels, F time marks, D model width,
+H heads, E head width.
+
+Kernels keep heads and head widths as axes of their own, and no prunable axis is ever flattened
+together with another: masks, dependency groups and slices can then address them one by one.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tsjax.models.initializers import kaiming_normal, torch_uniform
+
+MARKS = {"s": 6, "t": 5, "h": 4, "d": 3, "b": 3, "w": 2, "m": 1, "a": 1}
+"""Columns of ``timeF`` marks by sampling frequency (second, minute, hour, ...)."""
+
+LOOK_UPS = {"month": 13, "day": 32, "weekday": 7, "hour": 24, "minute": 4}
+"""Rows of the ``fixed`` and ``learned`` embeddings' tables, in the order of the mark columns."""
+
+EMBEDS = ("timeF", "fixed", "learned")
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """``"relu"``, or the exact (erf) GELU for every other name, as the reference reads it."""
+    return jax.nn.relu if name == "relu" else lambda x: jax.nn.gelu(x, approximate=False)
+
+
+def mark_dim(embed: str, freq: str) -> int:
+    """Number of time-mark columns that an embedding expects."""
+    if embed == "timeF":
+        return MARKS[freq]
+    return 5 if freq == "t" else 4
+
+
+LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
+"""Layer normalisation over the last axis with torch's epsilon."""
+
+
+class Linear(nn.Module):
+    """Contracts the last ``in_axes`` axes of the input with a kernel ``[*in, *features]``.
+
+    Attributes:
+      features: widths of the output axes, e.g. ``(H, E)``.
+      in_axes: how many trailing axes of the input are contracted.
+      use_bias: whether to add a bias ``[*features]``.
+    """
+
+    features: tuple[int, ...]
+    in_axes: int = 1
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        in_shape = x.shape[x.ndim - self.in_axes :]
+        init = torch_uniform(math.prod(in_shape))
+        kernel = self.param("kernel", init, (*in_shape, *self.features))
+        y = jnp.tensordot(x, kernel, axes=self.in_axes)
+        if self.use_bias:
+            bias = self.param("bias", init, self.features)
+            y = y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+        return y
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """The positional table of Vaswani et al. (arXiv 1706.03762, section 3.5), [length, width].
+
+    Computed in float64, where the reference rounds its angles to float32 first: rows differ by up
+    to 3e-6. A table loaded from a checkpoint is kept as it is.
+    """
+    angle = np.arange(length)[:, None] * np.exp(np.arange(0, width, 2) * (-math.log(1e4) / width))
+    table = np.zeros((length, width))
+    table[:, 0::2] = np.sin(angle)
+    table[:, 1::2] = np.cos(angle)[:, : width // 2]
+    return table
+
+
+def _float32_sinusoids(length: int, width: int) -> Array:
+    return jnp.asarray(sinusoids(length, width), jnp.float32)
+
+
+class TimeEmbedding(nn.Module):
+    """Embeds time marks: a bias-free projection (``timeF``) or a sum of look-ups.
+
+    ``fixed`` tables are sinusoids kept among the buffers, ``learned`` ones are parameters.
+    Input [B, L, F], output [B, L, D].
+    """
+
+    d_model: int
+    embed: str
+    freq: str
+
+    @nn.compact
+    def __call__(self, marks: Array) -> Array:
+        if self.embed == "timeF":
+            return Linear((self.d_model,), use_bias=False, name="projection")(marks)
+        look_ups = zip(LOOK_UPS.items(), jnp.moveaxis(marks, -1, 0).astype(jnp.int32), strict=False)
+        rows = [self._look_up(name, size, index) for (name, size), index in look_ups]
+        return functools.reduce(jnp.add, rows)
+
+    def _look_up(self, name: str, size: int, index: Array) -> Array:
+        if self.embed == "learned":
+            init = nn.initializers.normal(1.0)
+            return nn.Embed(size, self.d_model, embedding_init=init, name=name)(index)
+        return self.variable("buffers", name, _float32_sinusoids, size, self.d_model).value[index]
+
+
+class DataEmbedding(nn.Module):
+    """Value + time + position, then dropout: [B, L, C] and [B, L, F] -> [B, L, D].
+
+    Values pass a bias-free convolution over time with kernel 3 and circular padding. The positional
+    table is a buffer ``[max_len, D]``, not a constant: it travels with the model through
+    checkpoints and slicing.
+    """
+
+    d_model: int
+    embed: str
+    freq: str
+    dropout: float
+    max_len: int
+
+    @nn.compact
+    def __call__(self, x: Array, marks: Array, *, train: bool) -> Array:
+        table = self.variable(
+            "buffers", "position", _float32_sinusoids, self.max_len, self.d_model
+        ).value
+        y = nn.Conv(
+            self.d_model,
+            (3,),
+            padding="CIRCULAR",
+            use_bias=False,
+            kernel_init=kaiming_normal(3 * x.shape[-1]),
+            name="value",
+        )(x)
+        y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks)
+        y = y + table[None, : x.shape[1]].astype(y.dtype)
+        return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward block, dropout after each projection: [B, L, D] -> [B, L, D]."""
+
+    d_ff: int
+    dropout: float
+    activation: str
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        y = Linear((self.d_ff,), use_bias=self.use_bias, name="up")(x)
+        y = drop(activation(self.activation)(y))
+        return drop(Linear((x.shape[-1],), use_bias=self.use_bias, name="down")(y))
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention with its four projections (arXiv 1706.03762, eq. 1).
+
+    Attributes:
+      n_heads: H.
+      d_head: E, the width of queries, keys and values of one head.
+      dropout: rate on the attention weights.
+      causal: whether position l sees positions <= l only.
+    """
+
+    n_heads: int
+    d_head: int
+    dropout: float
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, queries: Array, memory: Array, *, train: bool) -> Array:
+        """[B, L, D] attends to [B, S, D]; returns [B, L, D]."""
+        heads = (self.n_heads, self.d_head)
+        q = Linear(heads, name="query")(queries)
+        k = Linear(heads, name="key")(memory)
+        v = Linear(heads, name="value")(memory)
+        logits = jnp.einsum("blhe,bshe->bhls", q, k) / math.sqrt(self.d_head)
+        if self.causal:
+            seen = np.tri(*logits.shape[-2:], dtype=np.bool_)[None, None]
+            logits = jnp.where(seen, logits, -jnp.inf)
+        weights = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.softmax(logits))
+        context = jnp.einsum("bhls,bshe->blhe", weights, v)
+        return Linear((queries.shape[-1],), in_axes=2, name="out")(context)

@@ -1,0 +1,106 @@
+"""Models by name, and the one way that training, pruning and timing call them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from tsjax.models.base import ForecastConfig
+from tsjax.models.transformer import Transformer, TransformerConfig
+from tsjax.wording import near, one_of
+
+PyTree = Any
+Forward = Callable[..., tuple[Array, PyTree]]
+
+
+class _Entry(NamedTuple):
+    module: Callable[[Any], nn.Module]
+    config: type[ForecastConfig]
+
+
+MODELS: dict[str, _Entry] = {"transformer": _Entry(Transformer, TransformerConfig)}
+
+
+def _entry(name: str) -> _Entry:
+    one_of("model", name, MODELS)
+    return MODELS[name]
+
+
+def config(name: str, **sizes: Any) -> ForecastConfig:
+    """The named model's configuration, e.g. ``config("transformer", enc_in=7, ...)``.
+
+    Raises:
+      ValueError: for an unknown model, unknown fields, or fields out of range.
+    """
+    cls = _entry(name).config
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(sizes) - fields):
+        named = "; ".join(f"{name!r}{near(name, fields)}" for name in unknown)
+        raise ValueError(f"{cls.__name__} has no field {named}: it has {', '.join(sorted(fields))}")
+    return cls(**sizes)
+
+
+def create(name: str, config: ForecastConfig) -> nn.Module:
+    """The named model as a linen module.
+
+    Raises:
+      ValueError: for an unknown model, or a configuration of another model.
+    """
+    entry = _entry(name)
+    if not isinstance(config, entry.config):
+        raise ValueError(f"{name} needs a {entry.config.__name__}, got a {type(config).__name__}")
+    return entry.module(config)
+
+
+def input_shapes(config: ForecastConfig, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes of ``x_enc, x_mark_enc, x_dec, x_mark_dec`` for a batch, in float32."""
+    shapes = (
+        (batch, config.seq_len, config.enc_in),
+        (batch, config.seq_len, config.mark_dim),
+        (batch, config.dec_len, config.dec_in),
+        (batch, config.dec_len, config.mark_dim),
+    )
+    return tuple(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes)
+
+
+def init(model: nn.Module, key: Array) -> tuple[PyTree, PyTree]:
+    """Fresh variables of a model.
+
+    Args:
+      model: from :func:`create`.
+      key: one random key; the same key gives the same variables.
+
+    Returns:
+      ``(params, state)``: plain dicts; ``state`` holds the other collections, such as ``buffers``.
+    """
+    shapes = input_shapes(model.config, batch=1)
+    inputs = [jax.numpy.zeros(s.shape, s.dtype) for s in shapes]
+    variables = jax.jit(model.init)(key, *inputs)
+    params = variables.pop("params")
+    return params, variables
+
+
+def forward(model: nn.Module) -> Forward:
+    """The model as a pure function of its params.
+
+    Returns:
+      ``fn(params, state, x_enc, x_mark_enc, x_dec, x_mark_dec, *, key=None)``, which returns
+      ``(forecast [B, pred_len, c_out], new state)``. With a random ``key`` it runs in train mode
+      (dropout on), without one in evaluation mode.
+    """
+
+    def fn(
+        params: PyTree, state: PyTree, *inputs: Array, key: Array | None = None
+    ) -> tuple[Array, PyTree]:
+        variables = {"params": params, **state}
+        if key is None:
+            return model.apply(variables, *inputs, train=False), state
+        y, new = model.apply(
+            variables, *inputs, train=True, rngs={"dropout": key}, mutable=list(state)
+        )
+        return y, {**state, **new}
+
+    return fn
