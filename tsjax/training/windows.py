@@ -1,0 +1,65 @@
+"""Batches gathered on the device: a series is one array, a window one start row."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Batch(NamedTuple):
+    """Model inputs and target of B windows.
+
+    Attributes:
+      x_enc: look-back [B, seq_len, C].
+      x_mark_enc: its marks [B, seq_len, F].
+      x_dec: the look-back's last label_len steps, then zeros [B, label_len + pred_len, C].
+      x_mark_dec: marks of these steps and of the horizon [B, label_len + pred_len, F].
+      target: what is to be forecast [B, pred_len, C].
+    """
+
+    x_enc: Array
+    x_mark_enc: Array
+    x_dec: Array
+    x_mark_dec: Array
+    target: Array
+
+    @property
+    def inputs(self) -> tuple[Array, Array, Array, Array]:
+        """What a model is called with."""
+        return self.x_enc, self.x_mark_enc, self.x_dec, self.x_mark_dec
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["values", "marks"],
+    meta_fields=["seq_len", "label_len", "pred_len"],
+)
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """A scaled series on the device, and the lengths of the windows cut from it.
+
+    Attributes:
+      values: [T, C].
+      marks: time marks [T, F].
+      seq_len: look-back steps.
+      label_len: steps of the look-back that the decoder also sees.
+      pred_len: steps to forecast.
+    """
+
+    values: Array
+    marks: Array
+    seq_len: int
+    label_len: int
+    pred_len: int
+
+    def gather(self, starts: Array) -> Batch:
+        """The windows whose look-backs begin at rows ``starts`` [B]; works inside jit."""
+        encoder = starts[:, None] + jnp.arange(self.seq_len)[None]
+        decoder_start = self.seq_len - self.label_len
+        decoder = starts[:, None] + jnp.arange(decoder_start, self.seq_len + self.pred_len)[None]
+        seen, target = jnp.split(self.values[decoder], [self.label_len], axis=1)
+        x_dec = jnp.concatenate([seen, jnp.zeros_like(target)], axis=1)
+        return Batch(self.values[encoder], self.marks[encoder], x_dec, self.marks[decoder], target)
