@@ -1,0 +1,1 @@
+"""Experiment scripts: absl flags in front of the functions of ``tsjax.study``."""

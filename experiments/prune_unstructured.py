@@ -1,0 +1,60 @@
+"""Prunes a forecaster by global magnitude, one shot, and fine-tunes it at chosen densities.
+
+    ./launch.sh prune --checkpoint=RUN_FOLDER --densities=0.5,0.1 --finetune_densities=0.1
+
+Without ``--checkpoint`` it trains first. The claim under test (arXiv 2412.12883): about half of the
+weights can go without loss in most models, and fine-tuning with the mask held wins back much of
+what is lost below. Leaves ``pruning.json`` in the run folder.
+"""
+
+import dataclasses
+
+from experiments import common
+from tsjax import study
+from tsjax.study import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Test errors of the dense model, at each density, and after fine-tuning."""
+
+    folder: str
+    dense: records.Error
+    baselines: tuple[records.Error, ...]
+    ladder: tuple[records.Rung, ...]
+    finetuned: tuple[records.FineTuning, ...]
+
+
+def run(settings: study.PruneSettings) -> Result:
+    """Prunes; see the module's docstring.
+
+    Raises:
+      ValueError: if something asked for is not sound; nothing has been written then.
+    """
+    task = study.set_up(settings)
+    folder = common.results_folder(settings)
+    trained = study.train_or_restore(task, settings, folder)
+    ladder = study.ladder(task, trained, settings.densities)
+    tuned = study.fine_tune_all(task, trained, settings)
+    result = Result(
+        str(folder), trained.error, task.baselines(), ladder, tuple(t.record for t in tuned)
+    )
+    study.write_json(result, folder / "pruning.json")
+    _show(result)
+    return result
+
+
+def _show(result: Result) -> None:
+    for error in (*result.baselines, result.dense):
+        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+    tuned = {record.rung.asked: record for record in result.finetuned}
+    rungs = {rung.asked: rung for rung in result.ladder}
+    rungs |= {asked: record.rung for asked, record in tuned.items()}
+    for asked, rung in sorted(rungs.items(), reverse=True):
+        after = f"  fine-tuned MSE {tuned[asked].mse:.4f}" if asked in tuned else ""
+        print(f"density {rung.density:<8.4f} test MSE {rung.mse:.4f}  MAE {rung.mae:.4f}{after}")
+    print(f"run folder: {result.folder}")
+
+
+if __name__ == "__main__":
+    common.main(study.PruneSettings, run)

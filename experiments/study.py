@@ -1,0 +1,61 @@
+"""The whole study: train, prune, fine-tune, count, time, and report.
+
+    ./launch.sh study --dataset=ETTh1 --data_dir=DIR --model=transformer --pred_len=96
+
+The claims under test (arXiv 2412.12883): about half of a forecasting Transformer's weights can be
+set to zero at little cost in accuracy, fewer after fine-tuning; and zeros alone buy no time on a
+dense machine. Ends with the path of one self-contained page, ``report.html``; figures, tables and
+``results.json`` lie beside it.
+"""
+
+import time
+
+from experiments import common
+from tsjax import report, study
+from tsjax.study import Variant, records
+
+
+def run(settings: study.StudySettings) -> records.Study:
+    """Runs the study; see the module's docstring.
+
+    Raises:
+      ValueError: if something asked for is not sound; nothing has been written then.
+    """
+    began = time.perf_counter()
+    report.require()
+    task = study.set_up(settings)
+    folder = common.results_folder(settings)
+
+    trained = study.train_or_restore(task, settings, folder)
+    ladder = study.ladder(task, trained, settings.densities)
+    tuned = study.fine_tune_all(task, trained, settings)
+
+    masks = {t.record.rung.density: t.mask for t in tuned}
+    costs = study.forward_costs(task, trained, masks, settings.cost_batches)
+    variants = {"dense": Variant(trained.params, trained.state, None)}
+    for t in tuned:
+        name = f"density {t.record.rung.density:.2g}, fine-tuned"
+        variants[name] = Variant(t.params, t.state, t.mask)
+
+    result = records.Study(
+        command=settings.command(),
+        config=study.as_dict(settings),
+        versions=study.versions(),
+        data=study.describe(task.dataset),
+        baselines=task.baselines(),
+        dense=trained.error,
+        training=trained.training,
+        ladder=ladder,
+        finetuned=tuple(t.record for t in tuned),
+        costs=costs,
+        forecasts=study.forecasts(task, variants),
+        seconds=time.perf_counter() - began,
+    )
+    page = report.write(result, folder)
+    print(report.terminal_table(result))
+    print(f"report: {page}")
+    return result
+
+
+if __name__ == "__main__":
+    common.main(study.StudySettings, run)

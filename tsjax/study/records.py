@@ -1,0 +1,186 @@
+"""What a study finds, as plain records: numbers, strings and lists, ready for JSON and tables.
+
+Errors (MSE, MAE) are means over all windows, steps and channels of the scaled test series, the
+convention of the field's tables.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tsjax.training import Epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """Test error of one forecaster, e.g. ``"repeat last"`` or ``"dense"``."""
+
+    name: str
+    mse: float
+    mae: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training run: its epochs, the best of them, and why it ended."""
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    ended: str
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all epochs."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """Test error at one density, without fine-tuning.
+
+    Attributes:
+      asked: density asked for.
+      kept: prunable weights kept.
+      prunable: weights that pruning may choose from.
+      nonzero: kept weights and all others (biases, norms, output projection).
+      params: all parameters.
+      mse: test error.
+      mae: test error.
+    """
+
+    asked: float
+    kept: int
+    prunable: int
+    nonzero: int
+    params: int
+    mse: float
+    mae: float
+
+    @property
+    def density(self) -> float:
+        """Density obtained, over the prunable weights."""
+        return self.kept / self.prunable
+
+    @property
+    def density_all(self) -> float:
+        """Density obtained, over all parameters."""
+        return self.nonzero / self.params
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A rung trained on with its mask held; ``revived`` counts pruned weights that are not zero."""
+
+    rung: Rung
+    mse: float
+    mae: float
+    revived: int
+    training: Training
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Cost of one forward pass.
+
+    Attributes:
+      variant: ``"dense"`` or ``"masked"``.
+      density: density over the prunable weights.
+      params: parameters stored.
+      nonzero: parameters that are not masked.
+      batch: windows in one call.
+      flops: floating-point operations that the compiled program is asked for.
+      sparse_flops: operations that an ideal sparse machine would do.
+      median_ms: median time of one call, milliseconds.
+      q1_ms: first quartile.
+      q3_ms: third quartile.
+    """
+
+    variant: str
+    density: float
+    params: int
+    nonzero: int
+    batch: int
+    flops: int
+    sparse_flops: int
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """One channel of one test window, in the data's own units.
+
+    Attributes:
+      channel: its name.
+      dates: ISO dates of ``history`` followed by those of ``truth``.
+      history: the look-back window, [seq_len].
+      truth: what came next, [pred_len].
+      forecasts: ``{"dense": [pred_len], "density 0.33, fine-tuned": [pred_len], ...}``.
+    """
+
+    channel: str
+    dates: tuple[str, ...]
+    history: tuple[float, ...]
+    truth: tuple[float, ...]
+    forecasts: dict[str, tuple[float, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The series: its size, split and quirks."""
+
+    name: str
+    channels: tuple[str, ...]
+    rows: int
+    first_date: str
+    last_date: str
+    freq: str
+    windows: dict[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything a study found; the report is made from this alone.
+
+    Attributes:
+      command: the command line that repeats it.
+      config: every setting, by name.
+      versions: packages and device it ran on.
+      data: the series.
+      baselines: repeat-last and seasonal-naive.
+      dense: the trained model.
+      training: how it was trained.
+      ladder: errors by density.
+      finetuned: errors after fine-tuning, empty if none was asked.
+      costs: cost of the forward pass, by variant and batch.
+      forecasts: a few test windows.
+      seconds: wall time of the whole.
+    """
+
+    command: str
+    config: dict[str, Any]
+    versions: dict[str, str]
+    data: Data
+    baselines: tuple[Error, ...]
+    dense: Error
+    training: Training
+    ladder: tuple[Rung, ...]
+    finetuned: tuple[FineTuning, ...]
+    costs: tuple[Cost, ...]
+    forecasts: tuple[Forecast, ...]
+    seconds: float
+
+
+def write_json(record: Any, path: Path) -> None:
+    """Writes a record as JSON; the file appears whole or not at all.
+
+    Raises:
+      ValueError: if a number is not finite: a table never holds a NaN.
+    """
+    text = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n")
+    partial.replace(path)

@@ -1,0 +1,75 @@
+"""Training, and what a trained run leaves on disk for the next script."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tsjax import pruning, training
+from tsjax.study import records
+from tsjax.study.settings import PruneSettings, write_saved
+from tsjax.study.task import Task
+
+PyTree = Any
+
+CHECKPOINT = "checkpoint"
+TRAINING_FILE = "training.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model, how it was trained, and its test error."""
+
+    params: PyTree
+    state: PyTree
+    training: records.Training
+    error: records.Error
+
+
+def train(task: Task, folder: Path) -> Trained:
+    """Trains the task's model; ``folder`` gets its best weights, its settings and its history."""
+    write_saved(task.settings, folder)
+    fitted = training.fit(
+        task.forward,
+        task.params,
+        task.state,
+        task.windows,
+        task.starts("train"),
+        task.starts("val"),
+        task.settings.fit_config(),
+        checkpoint=folder / CHECKPOINT,
+    )
+    history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
+    records.write_json(history, folder / TRAINING_FILE)
+    return _tested(task, fitted.params, fitted.state, history)
+
+
+def restore(task: Task, folder: Path) -> Trained:
+    """The model that :func:`train` left in ``folder``.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it does not fit the task.
+    """
+    like = {"params": task.params, "state": task.state, "mask": pruning.ones(task.params)}
+    found = training.restore(folder / CHECKPOINT, like)
+    history = json.loads((folder / TRAINING_FILE).read_text())
+    epochs = tuple(training.Epoch(**epoch) for epoch in history["epochs"])
+    return _tested(
+        task,
+        found["params"],
+        found["state"],
+        records.Training(epochs, history["best_epoch"], history["ended"]),
+    )
+
+
+def train_or_restore(task: Task, settings: PruneSettings, folder: Path) -> Trained:
+    """Restores the model if the settings name a checkpoint, and trains one if not."""
+    if settings.checkpoint is None:
+        return train(task, folder)
+    return restore(task, Path(settings.checkpoint))
+
+
+def _tested(task: Task, params: PyTree, state: PyTree, history: records.Training) -> Trained:
+    error = task.test(params, state)
+    return Trained(params, state, history, records.Error("dense", error.mse, error.mae))

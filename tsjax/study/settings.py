@@ -1,0 +1,248 @@
+"""Every setting of a study, its default and its meaning: the one source of the scripts' flags.
+
+``train`` needs the first class, ``prune_unstructured`` the second, ``study`` the third. Two names
+fill in several fields at once: ``preset`` says whose behaviour is followed, ``size`` how much is
+computed. A field that is given beats both.
+"""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from tsjax import pruning
+from tsjax.training import FitConfig
+from tsjax.wording import one_of
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "corrected": {},
+    "tslib": {"freq": "h", "full_rate_epochs": 2, "drop_last_train": False},
+    "paper": {
+        "size": "paper",
+        "freq": "h",
+        "full_rate_epochs": 2,
+        "drop_last_test": True,
+        "densities": pruning.ladder(0.8, 9),
+        "finetune_densities": (0.8**5,),
+    },
+}
+"""``tslib``: what Time-Series-Library does; ``paper``: what arXiv 2412.12883 ran, at its size."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "paper": {
+        "d_model": 512,
+        "n_heads": 8,
+        "d_ff": 2048,
+        "learning_rate": 1e-4,
+        "epochs": 10,
+        "finetune_epochs": 10,
+    },
+}
+"""``small`` runs on a laptop in minutes; ``paper`` is the published study's size and schedule."""
+
+SETTINGS_FILE = "settings.json"
+
+
+def _setting(default: Any, about: str) -> Any:
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """What to train on, which model, and how; each field's metadata say what it is ``about``."""
+
+    script: ClassVar[str] = "train"
+
+    preset: str = _setting("corrected", f"whose behaviour is followed: {', '.join(PRESETS)}")
+    size: str = _setting("small", f"size of model and schedule: {', '.join(SIZES)}")
+
+    dataset: str = _setting("synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path")
+    data_dir: str | None = _setting(None, "folder of the CSV files (else $TSJAX_DATA_DIR)")
+    date_column: str = _setting("date", "name of the column with the dates")
+    channels: tuple[str, ...] = _setting((), "columns to use; empty for all")
+    missing: str | None = _setting(None, "missing values: error, previous or linear")
+    split: str | None = _setting(None, "ett_hour, ett_minute or ratio (70/10/20)")
+    freq: str | None = _setting(
+        None, "frequency of the time marks: s t h d b w m (else the data's)"
+    )
+
+    model: str = _setting("transformer", "which model")
+    seq_len: int = _setting(96, "steps of the look-back window")
+    label_len: int = _setting(48, "observed steps that the decoder begins with")
+    pred_len: int = _setting(96, "steps to forecast, the horizon")
+    d_model: int = _setting(64, "model width")
+    n_heads: int = _setting(4, "attention heads")
+    e_layers: int = _setting(2, "encoder layers")
+    d_layers: int = _setting(1, "decoder layers")
+    d_ff: int = _setting(128, "feed-forward width")
+    dropout: float = _setting(0.05, "dropout rate")
+    activation: str = _setting("gelu", "relu or gelu")
+    embed: str = _setting("timeF", "time embedding: timeF, fixed or learned")
+
+    epochs: int = _setting(5, "training epochs, at most")
+    batch_size: int = _setting(32, "windows per step")
+    learning_rate: float = _setting(1e-3, "Adam's learning rate at the start")
+    lr_decay: float = _setting(0.5, "factor on the learning rate after each epoch")
+    full_rate_epochs: int = _setting(1, "epochs before the decay begins")
+    patience: int = _setting(3, "epochs without improvement before training stops")
+    seed: int = _setting(0, "fixes initialisation, shuffling and dropout")
+    drop_last_train: bool = _setting(True, "leave out each epoch's last incomplete batch")
+    drop_last_test: bool = _setting(False, "leave out the last incomplete test batch")
+
+    out_dir: str | None = _setting(None, "folder of the results (else a new one below runs/)")
+
+    @classmethod
+    def make(cls, *, preset: str | None = None, size: str | None = None, **given: Any) -> Self:
+        """Settings from a preset, then a size, then single fields, each beating the one before.
+
+        With a ``checkpoint``, what its run was given comes before the single fields.
+
+        Raises:
+          ValueError: for an unknown preset, size or field, or a value out of range.
+          FileNotFoundError: if the folder ``checkpoint`` holds no run.
+        """
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            one_of("setting", name, fields)
+        saved: dict[str, Any] = {}
+        if given.get("checkpoint"):
+            if preset or size:
+                raise ValueError("a checkpoint's run has its own preset and size: give neither")
+            saved = read_saved(Path(given["checkpoint"]))
+        preset = saved.get("preset", preset or "corrected")
+        one_of("preset", preset, PRESETS)
+        size = saved.get("size", size or PRESETS[preset].get("size", "small"))
+        one_of("size", size, SIZES)
+        values = {
+            **PRESETS[preset],
+            **SIZES[size],
+            **saved,
+            "preset": preset,
+            "size": size,
+            **given,
+        }
+        return cls(**{name: value for name, value in values.items() if name in fields})
+
+    def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise ValueError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the values that data and model do not check themselves."""
+        try:
+            self.fit_config()
+        except ValueError as error:
+            return [str(error)]
+        return []
+
+    def fit_config(self) -> FitConfig:
+        """How to train."""
+        return FitConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            lr_decay=self.lr_decay,
+            full_rate_epochs=self.full_rate_epochs,
+            patience=self.patience,
+            seed=self.seed,
+            drop_last=self.drop_last_train,
+        )
+
+    def command(self) -> str:
+        """The command line that repeats the run: all that its preset and size do not imply."""
+        names = {"preset": self.preset, "size": self.size}
+        plain = type(self).make(**names)
+        usual = {"preset": "corrected", "size": PRESETS[self.preset].get("size", "small")}
+        flags = {name: value for name, value in names.items() if value != usual[name]}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != getattr(plain, field.name):
+                flags[field.name] = value
+        words = [f"--{name}={flag_text(value)}" for name, value in flags.items()]
+        return shlex.join(["./launch.sh", self.script, *words])
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneSettings(TrainSettings):
+    """Also what to prune; a ``checkpoint`` takes the place of training."""
+
+    script: ClassVar[str] = "prune"
+
+    checkpoint: str | None = _setting(None, "run folder whose trained model is used (else train)")
+    densities: tuple[float, ...] = _setting(
+        pruning.ladder(0.8, 10, floor=0.01), "densities to test, without fine-tuning"
+    )
+    finetune_densities: tuple[float, ...] = _setting(
+        (0.8**5, 0.8**10), "densities to fine-tune at; empty for none"
+    )
+    finetune_epochs: int = _setting(2, "fine-tuning epochs, at most")
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the values that data and model do not check themselves."""
+        found = TrainSettings.problems(self)
+        for name in ("densities", "finetune_densities"):
+            wrong = [d for d in getattr(self, name) if not 0 < d <= 1]
+            if wrong:
+                listed = ", ".join(f"{d:g}" for d in wrong)
+                found.append(f"{name} must be in (0, 1], got {listed}")
+        if not self.densities:
+            found.append("densities must not be empty")
+        if self.finetune_epochs < 1:
+            found.append(f"finetune_epochs must be at least 1, got {self.finetune_epochs}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings(PruneSettings):
+    """Also what to time: the whole study."""
+
+    script: ClassVar[str] = "study"
+
+    cost_batches: tuple[int, ...] = _setting((1, 32), "batch sizes to time")
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the values that data and model do not check themselves."""
+        wrong = [b for b in self.cost_batches if b < 1]
+        found = PruneSettings.problems(self)
+        return found + [f"cost_batches must be at least 1, got {b}" for b in wrong]
+
+
+def flag_text(value: Any) -> str:
+    """A value as a flag takes it: lists joined by commas."""
+    if isinstance(value, tuple):
+        return ",".join(str(v) for v in value)
+    return str(value)
+
+
+def as_dict(settings: TrainSettings) -> dict[str, Any]:
+    """Every setting by name."""
+    return dataclasses.asdict(settings)
+
+
+def write_saved(settings: TrainSettings, folder: Path) -> None:
+    """Writes the settings into a run folder."""
+    text = json.dumps(as_dict(settings), indent=1)
+    (folder / SETTINGS_FILE).write_text(text + "\n")
+
+
+def read_saved(folder: Path) -> dict[str, Any]:
+    """The settings of a run folder, without the places it read from and wrote to.
+
+    Raises:
+      FileNotFoundError: if the folder holds no run.
+      ValueError: if its settings cannot be read.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"no trained run at {folder}: there is no {path.name} in it")
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved.items()
+        if name not in ("out_dir", "checkpoint")
+    }

@@ -1,0 +1,161 @@
+"""From settings to a task: the series on the device, and the model that is to forecast it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsjax import data, models
+from tsjax.study import records
+from tsjax.study.settings import TrainSettings
+from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
+from tsjax.training.steps import Forward
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A forecasting task.
+
+    Attributes:
+      settings: what it was made from.
+      series: the series as read.
+      dataset: the series split, scaled and marked.
+      windows: the same on the device.
+      config: the model's configuration.
+      forward: the model as a pure function.
+      params: its fresh weights.
+      state: its other fresh variables.
+    """
+
+    settings: TrainSettings
+    dataset: data.Dataset
+    windows: Windows
+    config: models.ForecastConfig
+    forward: Forward
+    params: PyTree
+    state: PyTree
+
+    def starts(self, part: str) -> np.ndarray:
+        """First rows of a part's windows."""
+        return self.dataset.starts(part)
+
+    def test(self, params: PyTree, state: PyTree, *, mask: PyTree | None = None) -> Metrics:
+        """Error on the test windows."""
+        return self._test(self.forward, params, state, mask)
+
+    def baselines(self) -> tuple[records.Error, ...]:
+        """Errors of repeating the last value, and the last season if the look-back holds one."""
+        horizon, period = self.dataset.pred_len, self.dataset.period
+        forwards = {"repeat last": repeat_last(horizon)}
+        if 1 < period <= self.dataset.seq_len:
+            forwards["seasonal naive"] = seasonal_naive(horizon, period)
+        found = {name: self._test(forward, {}, {}, None) for name, forward in forwards.items()}
+        return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
+
+    def _test(
+        self, forward: Forward, params: PyTree, state: PyTree, mask: PyTree | None
+    ) -> Metrics:
+        return evaluate(
+            forward,
+            params,
+            state,
+            self.windows,
+            self.starts("test"),
+            mask=mask,
+            batch_size=self.settings.batch_size,
+            drop_last=self.settings.drop_last_test,
+        )
+
+
+def set_up(settings: TrainSettings) -> Task:
+    """Reads and checks everything that a run needs, and writes nothing.
+
+    Raises:
+      FileNotFoundError: if the data set's file is missing.
+      ValueError: if the settings, the file or the model's sizes are not sound.
+    """
+    s = settings
+    series = data.load(
+        s.dataset,
+        s.data_dir,
+        preset=s.preset,
+        missing=s.missing,
+        date_column=s.date_column,
+        channels=s.channels or None,
+        split=s.split,
+    )
+    dataset = data.prepare(
+        series,
+        seq_len=s.seq_len,
+        label_len=s.label_len,
+        pred_len=s.pred_len,
+        freq=s.freq,
+        embed=s.embed,
+    )
+    channels = len(dataset.channels)
+    config = models.config(
+        s.model,
+        enc_in=channels,
+        dec_in=channels,
+        c_out=channels,
+        seq_len=s.seq_len,
+        label_len=s.label_len,
+        pred_len=s.pred_len,
+        d_model=s.d_model,
+        n_heads=s.n_heads,
+        e_layers=s.e_layers,
+        d_layers=s.d_layers,
+        d_ff=s.d_ff,
+        dropout=s.dropout,
+        activation=s.activation,
+        embed=s.embed,
+        freq=dataset.freq,
+    )
+    model = models.create(s.model, config)
+    params, state = models.init(model, jax.random.key(s.seed))
+    windows = Windows(
+        jnp.asarray(dataset.values),
+        jnp.asarray(dataset.marks),
+        s.seq_len,
+        s.label_len,
+        s.pred_len,
+    )
+    return Task(s, dataset, windows, config, models.forward(model), params, state)
+
+
+def describe(dataset: data.Dataset) -> records.Data:
+    """The record of a data set."""
+    return records.Data(
+        name=dataset.name,
+        channels=dataset.channels,
+        rows=len(dataset.values),
+        first_date=dataset.dates[0].isoformat(),
+        last_date=dataset.dates[-1].isoformat(),
+        freq=dataset.freq,
+        windows={part: len(dataset.starts(part)) for part in dataset.parts},
+        notes=dataset.notes,
+    )
+
+
+def claim(folder: Path) -> Path:
+    """Makes the folder of a run's results, and shows that it can be written.
+
+    Raises:
+      ValueError: if it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".tsjax-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the output folder {folder}: {error.strerror}; "
+            "choose another with --out_dir"
+        ) from None
+    return folder
