@@ -1,0 +1,238 @@
+"""The timing logic under a clock that only moves when a fake device or compiler says so."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsjax import costs
+from tsjax.costs import timing
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Device:
+    """An asynchronous device: a call returns at once, its result takes the next of `seconds`."""
+
+    def __init__(self, clock, seconds):
+        self.clock = clock
+        self.seconds = itertools.chain(seconds, itertools.repeat(0.0))
+        self.calls = []
+
+    def __call__(self, *args):
+        self.calls.append(args)
+        return [Pending(self.clock, next(self.seconds))]
+
+
+class Pending:
+    def __init__(self, clock, seconds):
+        self.clock = clock
+        self.seconds = seconds
+
+    def block_until_ready(self):
+        self.clock.now += self.seconds
+        return self
+
+
+LIMITS = {"repeats": 3, "min_seconds": 0.0, "max_repeats": 100, "warmup": 2}
+
+
+def sample(seconds, arguments=((),), **limits):
+    clock = Clock()
+    device = Device(clock, seconds)
+    return costs.sample(device, arguments, clock=clock, **(LIMITS | limits)), device
+
+
+def test_samples_are_the_device_times_after_the_warmup():
+    samples, device = sample([100.0, 50.0, 2.0, 4.0, 3.0])
+    assert samples == (2.0, 4.0, 3.0)
+    assert len(device.calls) == 5
+
+
+def test_samples_wait_for_the_result():
+    clock = Clock()
+    forgetful = costs.sample(Device(clock, [1.0] * 9), [()], clock=clock, block=id, **LIMITS)
+    assert forgetful == (0.0, 0.0, 0.0)
+    assert sample([1.0] * 9)[0] == (1.0, 1.0, 1.0)
+
+
+def test_sampling_goes_on_until_min_seconds():
+    samples, _ = sample([1.0] * 50, min_seconds=7.5)
+    assert len(samples) == 8
+
+
+def test_repeats_is_a_lower_bound():
+    samples, _ = sample([10.0] * 50, repeats=4, min_seconds=1.0)
+    assert len(samples) == 4
+
+
+def test_max_repeats_ends_the_sampling():
+    samples, _ = sample([], min_seconds=1.0, max_repeats=20)
+    assert len(samples) == 20
+
+
+def test_arguments_take_turns():
+    _, device = sample([1.0] * 9, arguments=[("a",), ("b",), ("c",)], repeats=5)
+    assert device.calls == [("a",), ("b",), ("c",), ("a",), ("b",), ("c",), ("a",)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"repeats": 0}, "need 1 <= repeats <= max_repeats, got 0 and 100"),
+        ({"repeats": 101}, "need 1 <= repeats <= max_repeats, got 101 and 100"),
+        ({"warmup": 0}, "warmup must be at least 1, got 0"),
+    ],
+)
+def test_senseless_limits_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        sample([], **limits)
+
+
+def test_summary_of_samples():
+    result = costs.Timing(
+        samples=(5.0, 1.0, 2.0, 4.0, 100.0),
+        compile_seconds=1.0,
+        dispatch=0.5,
+        xla_flops=None,
+        peak_bytes=None,
+        device="cpu: cpu",
+    )
+    assert result.median == 4.0
+    assert result.quartiles == (2.0, 5.0)
+    assert result.iqr == 3.0
+    assert result.minimum == 1.0
+    assert result.repeats == 5
+
+
+X = np.ones((4, 8), np.float32)
+W = {"w": np.ones((8, 16), np.float32)}
+
+
+def test_a_device_function_of_known_cost_is_measured():
+    clock = Clock()
+    seconds = itertools.cycle([1.0, 2.0, 6.0])
+
+    def work(x):
+        clock.now += next(seconds)
+        return x
+
+    def fn(params, x):
+        return jax.pure_callback(work, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    result = costs.measure(fn, W, X, repeats=9, min_seconds=0.0, clock=clock)
+    assert sorted(result.samples) == [1.0] * 3 + [2.0] * 3 + [6.0] * 3
+    assert (result.median, result.quartiles, result.minimum) == (2.0, (1.0, 6.0), 1.0)
+    assert result.dispatch == 0.0
+
+
+def test_compiling_is_measured_apart():
+    clock = Clock()
+
+    def fn(params, x):
+        clock.now += 50.0
+        return x @ params["w"]
+
+    result = costs.measure(fn, W, X, repeats=5, min_seconds=0.0, clock=clock)
+    assert result.compile_seconds == 50.0
+    assert result.samples == (0.0,) * 5
+
+
+def test_dispatch_is_sampled_the_same_way():
+    ticks = itertools.count()
+    result = costs.measure(
+        lambda p, x: x @ p["w"],
+        W,
+        X,
+        repeats=5,
+        min_seconds=0.0,
+        clock=lambda: float(next(ticks)),
+    )
+    assert (result.median, result.dispatch) == (1.0, 1.0)
+
+
+def test_params_and_inputs_are_arguments_of_the_compiled_function():
+    def fn(params, x):
+        assert isinstance(params["w"], jax.core.Tracer)
+        assert isinstance(x, jax.core.Tracer)
+        return (x @ params["w"]) @ (params["w"].T @ params["w"])
+
+    result = costs.measure(fn, W, X, repeats=1, min_seconds=0.0)
+    assert result.xla_flops == costs.count(fn, W, X).flops
+
+
+def test_what_the_compiler_says():
+    result = costs.measure(lambda p, x: x @ p["w"], W, X, repeats=1, min_seconds=0.0)
+    assert result.xla_flops == 2 * 4 * 8 * 16
+    assert result.peak_bytes is not None
+    assert result.peak_bytes >= 4 * (4 * 8 + 8 * 16 + 4 * 16)
+    assert result.device == f"cpu: {jax.devices()[0].device_kind}"
+
+
+class Silent:
+    """A compiled program of a backend that has no analyses."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def cost_analysis(self):
+        if self.answer is NotImplementedError:
+            raise NotImplementedError
+        return self.answer
+
+    memory_analysis = cost_analysis
+
+
+@pytest.mark.parametrize("answer", [None, {}, [], {"flops": -1.0}, NotImplementedError])
+def test_an_estimate_that_the_backend_does_not_give_is_none(answer):
+    assert timing._xla_flops(Silent(answer)) is None
+
+
+@pytest.mark.parametrize("answer", [None, NotImplementedError])
+def test_memory_that_the_backend_does_not_give_is_none(answer):
+    assert timing._peak_bytes(Silent(answer)) is None
+
+
+def test_inputs_are_different_buffers_and_params_one(monkeypatch):
+    seen = []
+
+    def spy(call, arguments, **limits):
+        seen.append(arguments)
+        return (1.0,)
+
+    monkeypatch.setattr(timing, "sample", spy)
+    x, key = jnp.asarray(X), jax.random.key(0)
+    costs.measure(lambda p, x, k: x @ p["w"] + jax.random.normal(k, (4, 16)), W, x, key, copies=3)
+    arguments = seen[0]
+    pointers = {args[1].unsafe_buffer_pointer() for args in arguments} | {x.unsafe_buffer_pointer()}
+    assert len(pointers) == 4
+    assert len({id(args[0]["w"]) for args in arguments}) == 1
+    assert isinstance(arguments[0][0]["w"], jax.Array)
+
+
+def test_abstract_arguments_are_refused_by_path():
+    abstract = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    with pytest.raises(ValueError, match=r"params/w, inputs\[1\], inputs\[2\]/0\. Pass arrays"):
+        costs.measure(lambda *a: a[1], {"w": abstract}, X, abstract, [abstract])
+
+
+def test_copies_must_be_positive():
+    with pytest.raises(ValueError, match="copies must be at least 1, got 0"):
+        costs.measure(lambda p, x: x @ p["w"], W, X, copies=0)
+
+
+def test_device_description():
+    described = costs.device_description()
+    assert described["platform"] == "cpu"
+    assert described["jax"] == jax.__version__
+    assert int(described["cpu_count"]) >= 1
+    assert all(isinstance(value, str) and value for value in described.values())
+    assert {"device_kind", "cpu_model", "jaxlib"} <= described.keys()

@@ -1,0 +1,248 @@
+"""Times a compiled function on the device, without the usual ways to fool oneself.
+
+The function is compiled ahead of time with everything that it reads as an argument, so nothing is
+folded into a constant; its inputs are on the device, in several copies that take turns; the first
+calls are thrown away; every sample waits until the result is there; and what remains is reported as
+a median with quartiles, beside the time that a call of an almost empty function takes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsjax import trees
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one compiled function; made by `measure`. All times are seconds.
+
+    Attributes:
+      samples: seconds per call, in the order in which they were taken.
+      compile_seconds: tracing, lowering and compiling. A compilation cache, where one is on, makes
+        it shorter.
+      dispatch: median seconds of a call that adds 1 to a scalar, sampled the same way: what a call
+        costs before it does anything.
+      xla_flops: XLA's own estimate for the compiled program, or None where the backend gives none.
+      peak_bytes: arguments, outputs and temporaries of the compiled program by XLA's memory
+        analysis, or None where the backend gives none.
+      device: platform and kind, e.g. "cpu: cpu".
+    """
+
+    samples: tuple[float, ...] = field(repr=False)
+    compile_seconds: float
+    dispatch: float
+    xla_flops: float | None
+    peak_bytes: int | None
+    device: str
+
+    @property
+    def repeats(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    @property
+    def median(self) -> float:
+        """Median seconds per call."""
+        return float(np.median(self.samples))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """First and third quartile of the seconds per call, interpolated linearly."""
+        first, third = np.percentile(self.samples, (25, 75))
+        return float(first), float(third)
+
+    @property
+    def iqr(self) -> float:
+        """Interquartile range: third less first quartile."""
+        first, third = self.quartiles
+        return third - first
+
+    @property
+    def minimum(self) -> float:
+        """Shortest sample."""
+        return min(self.samples)
+
+
+def measure(
+    fn: Callable[..., Any],
+    params: PyTree,
+    *inputs: PyTree,
+    repeats: int = 30,
+    min_seconds: float = 0.5,
+    max_repeats: int = 10_000,
+    warmup: int = 3,
+    copies: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
+    """Compiles `fn(params, *inputs)` and measures the time of a call.
+
+    `fn` must take what it reads as arguments: arrays that it closes over are constants to the
+    compiler, which may compute with them beforehand. Nothing is donated.
+
+    Args:
+      fn: function of arrays, jitted or not.
+      params: tree of arrays; one copy on the device, as in use.
+      *inputs: further arguments, trees of arrays.
+      repeats: the least number of samples.
+      min_seconds: sampling goes on until the samples add up to this, too.
+      max_repeats: the greatest number of samples; it ends the sampling in any case.
+      warmup: calls before the first sample.
+      copies: how many copies of the inputs take turns, so that the last call's input is not what
+        this call finds in the cache.
+      clock: gives the time in seconds.
+
+    Returns:
+      The timing.
+
+    Raises:
+      ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), or where the limits
+        make no sense.
+    """
+    abstract = [
+        f"{'params' if i == 0 else f'inputs[{i - 1}]'}{'/' if path else ''}{path}"
+        for i, tree in enumerate((params, *inputs))
+        for path, leaf in trees.by_path(tree).items()
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+    if abstract:
+        raise ValueError(
+            "measure runs the function and needs arrays, but these are jax.ShapeDtypeStruct: "
+            f"{', '.join(abstract)}. Pass arrays of that shape, or use count, which only traces."
+        )
+    if copies < 1:
+        raise ValueError(f"copies must be at least 1, got {copies}.")
+    params = jax.device_put(params)
+    arguments = [(params, *jax.tree.map(jnp.copy, inputs)) for _ in range(copies)]
+
+    start = clock()
+    compiled = jax.jit(fn).lower(*arguments[0]).compile()
+    compile_seconds = clock() - start
+
+    samples = sample(
+        compiled,
+        arguments,
+        repeats=repeats,
+        min_seconds=min_seconds,
+        max_repeats=max_repeats,
+        warmup=warmup,
+        clock=clock,
+    )
+    return Timing(
+        samples=samples,
+        compile_seconds=compile_seconds,
+        dispatch=_dispatch(repeats, min_seconds / 10, max_repeats, warmup, copies, clock),
+        xla_flops=_xla_flops(compiled),
+        peak_bytes=_peak_bytes(compiled),
+        device=_device(arguments[0]),
+    )
+
+
+def sample(
+    call: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    repeats: int,
+    min_seconds: float,
+    max_repeats: int,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+    block: Callable[[Any], Any] = jax.block_until_ready,
+) -> tuple[float, ...]:
+    """Seconds of single calls, each from its start until its result is there.
+
+    Args:
+      call: what to time; compiled already.
+      arguments: argument tuples that take turns.
+      repeats: the least number of samples.
+      min_seconds: sampling goes on until the samples add up to this, too.
+      max_repeats: the greatest number of samples; it ends the sampling in any case.
+      warmup: calls before the first sample, at least 1.
+      clock: gives the time in seconds.
+      block: waits for a result of `call`.
+
+    Returns:
+      The samples, in order.
+
+    Raises:
+      ValueError: where the limits make no sense.
+    """
+    if not 1 <= repeats <= max_repeats:
+        raise ValueError(f"need 1 <= repeats <= max_repeats, got {repeats} and {max_repeats}.")
+    if warmup < 1:
+        raise ValueError(f"warmup must be at least 1, got {warmup}: no first call is timed.")
+    turns = cycle(arguments)
+    for args in islice(turns, warmup):
+        block(call(*args))
+    samples: list[float] = []
+    total = 0.0
+    while len(samples) < repeats or (total < min_seconds and len(samples) < max_repeats):
+        args = next(turns)
+        start = clock()
+        result = call(*args)
+        block(result)
+        samples.append(clock() - start)
+        total += samples[-1]
+        # Here, and not in the next call's time, the outputs are freed.
+        del result
+    return tuple(samples)
+
+
+def _dispatch(
+    repeats: int,
+    min_seconds: float,
+    max_repeats: int,
+    warmup: int,
+    copies: int,
+    clock: Callable[[], float],
+) -> float:
+    arguments = [(jnp.zeros((), jnp.float32).copy(),) for _ in range(copies)]
+    compiled = jax.jit(lambda x: x + 1).lower(*arguments[0]).compile()
+    samples = sample(
+        compiled,
+        arguments,
+        repeats=repeats,
+        min_seconds=min_seconds,
+        max_repeats=max_repeats,
+        warmup=warmup,
+        clock=clock,
+    )
+    return float(np.median(samples))
+
+
+def _xla_flops(compiled: Any) -> float | None:
+    # Some backends answer with a list of one, without the key, with -1, or not at all.
+    try:
+        analysis = compiled.cost_analysis()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
+    if isinstance(analysis, list | tuple):
+        analysis = analysis[0] if analysis else None
+    flops = (analysis or {}).get("flops", -1)
+    return float(flops) if flops >= 0 else None
+
+
+def _peak_bytes(compiled: Any) -> int | None:
+    try:
+        memory = compiled.memory_analysis()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
+    if memory is None:
+        return None
+    return int(
+        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    )
+
+
+def _device(tree: PyTree) -> str:
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    device = min(arrays[0].devices(), key=lambda d: d.id) if arrays else jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"

@@ -1,0 +1,258 @@
+"""Walks a jaxpr and adds up the work of its equations, through calls, loops and branches."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+
+from tsjax.costs.origins import NOWHERE, Origin, follow
+from tsjax.costs.rules import NO_WORK, RULES, size_of, window_size
+
+Products = Counter[tuple[Origin, Origin]]
+# The name stacks of an equation and of those that hold it, outermost first.
+Stacks = tuple[str, ...]
+
+
+@dataclass
+class Tally:
+    """Work added up so far.
+
+    Attributes:
+      macs: multiply-adds.
+      comparisons: comparisons.
+      by_primitive: {primitive name: flops}.
+      by_scope: {scope: flops}.
+      uncounted: {primitive name: times}.
+      products: {origins of the two operands: flops of such dots and convolutions}.
+    """
+
+    macs: int = 0
+    comparisons: int = 0
+    by_primitive: Counter[str] = field(default_factory=Counter)
+    by_scope: Counter[str] = field(default_factory=Counter)
+    uncounted: Counter[str] = field(default_factory=Counter)
+    products: Products = field(default_factory=Counter)
+
+    @property
+    def flops(self) -> int:
+        """Flops of all primitives."""
+        return self.by_primitive.total()
+
+    def add(self, other: "Tally", times: int = 1) -> None:
+        """Adds another tally, so many times."""
+        if not times:
+            return
+        self.macs += times * other.macs
+        self.comparisons += times * other.comparisons
+        for name in ("by_primitive", "by_scope", "uncounted", "products"):
+            mine = getattr(self, name)
+            for key, value in getattr(other, name).items():
+                mine[key] += times * value
+
+
+def walk(
+    jaxpr: core.Jaxpr, origins: Sequence[Origin], stacks: Stacks, live: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """Tallies a jaxpr's equations.
+
+    Args:
+      jaxpr: what to walk.
+      origins: of its inputs.
+      stacks: of the equations that hold it.
+      live: for each output, whether anything uses it.
+
+    Returns:
+      The tally and the origins of the outputs.
+    """
+    tally = Tally()
+    needed = _needed(jaxpr, live)
+    known: dict[Any, Origin] = dict(zip(jaxpr.invars, origins, strict=True))
+
+    def origin_of(var: Any) -> Origin:
+        return NOWHERE if isinstance(var, core.Literal) else known.get(var, NOWHERE)
+
+    for eqn in jaxpr.eqns:
+        used = [var in needed for var in eqn.outvars]
+        if not (any(used) or eqn.effects):
+            continue
+        ins = [origin_of(var) for var in eqn.invars]
+        here = (*stacks, str(eqn.source_info.name_stack))
+        nested = _NESTED.get(eqn.primitive.name)
+        if nested is None:
+            _tally_equation(tally, eqn, ins, here)
+            outs = follow(eqn, ins)
+        else:
+            inner, outs = nested(eqn, ins, here, used)
+            tally.add(inner)
+        known.update(zip(eqn.outvars, outs, strict=True))
+    return tally, [origin_of(var) for var in jaxpr.outvars]
+
+
+def _needed(jaxpr: core.Jaxpr, live: Sequence[bool]) -> set[Any]:
+    """The variables on which a live output or an effect depends."""
+    needed = {
+        var
+        for var, used in zip(jaxpr.outvars, live, strict=True)
+        if used and not isinstance(var, core.Literal)
+    }
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(var in needed for var in eqn.outvars):
+            needed.update(var for var in eqn.invars if not isinstance(var, core.Literal))
+    return needed
+
+
+def _tally_equation(
+    tally: Tally, eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks
+) -> None:
+    name = eqn.primitive.name
+    rule = RULES.get(name)
+    work = rule(eqn) if rule else None
+    if work is None:
+        tally.uncounted[name] += 1
+        work = NO_WORK
+    tally.macs += work.macs
+    tally.comparisons += work.comparisons
+    if work.flops:
+        tally.by_primitive[name] += work.flops
+        tally.by_scope[_scope(stacks)] += work.flops
+        if work.macs and any(origins):
+            tally.products[origins[0], origins[1]] += work.flops
+
+
+# The name stack writes a scope inside a transformation as "transpose(jvp(encoder))/layer_0".
+_TRANSFORMED = re.compile(r"^(?:(?:jvp|transpose|vmap)\()+")
+
+
+def _scope(stacks: Stacks) -> str:
+    """The scope that these name stacks make together, without transformations."""
+    backward = any("transpose(" in stack for stack in stacks)
+    scope: list[str] = []
+    for stack in stacks:
+        names = []
+        for part in stack.split("/"):
+            match = _TRANSFORMED.match(part)
+            names.append(part[match.end() : -match.group().count("(")] if match else part)
+        names = [name for name in names if name and name != "rematted_computation"]
+        # The backward pass of a checkpointed block names its scope twice over, "a/b/a/b". A scope
+        # of that name by right is merged with "a/b" there: the program doesn't tell them apart.
+        half = len(names) // 2
+        if backward and names[:half] == names[half:]:
+            names = names[:half]
+        scope += names
+    return "/".join(scope)
+
+
+_Nested = Callable[
+    [core.JaxprEqn, Sequence[Origin], Stacks, Sequence[bool]], tuple[Tally, list[Origin]]
+]
+
+
+def _call(param: str) -> _Nested:
+    """Walks a primitive that runs the jaxpr in this param once, on its own inputs."""
+
+    def call(
+        eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+    ) -> tuple[Tally, list[Origin]]:
+        return walk(_open(eqn.params[param]), origins, stacks, used)
+
+    return call
+
+
+def _open(jaxpr: Any) -> core.Jaxpr:
+    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+
+
+def _loop(
+    body: core.Jaxpr,
+    consts: Sequence[Origin],
+    carry: Sequence[Origin],
+    rest: Sequence[Origin],
+    stacks: Stacks,
+    used_rest: Sequence[bool],
+) -> tuple[Tally, list[Origin]]:
+    """One turn of a loop; a carry has an origin only if every turn hands it on unchanged."""
+    carry = list(carry)
+    live = [True] * len(carry) + list(used_rest)
+    while True:
+        tally, outs = walk(body, [*consts, *carry, *rest], stacks, live)
+        settled = [
+            old if old == new else NOWHERE
+            for old, new in zip(carry, outs[: len(carry)], strict=True)
+        ]
+        if settled == carry:
+            return tally, [*settled, *outs[len(carry) :]]
+        carry = settled
+
+
+def _scan(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """`length` times the body."""
+    first, last = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
+    body = _open(eqn.params["jaxpr"])
+    used_ys = used[eqn.params["num_carry"] :]
+    turn, outs = _loop(body, origins[:first], origins[first:last], origins[last:], stacks, used_ys)
+    tally = Tally()
+    tally.add(turn, int(eqn.params["length"]))
+    return tally, outs
+
+
+def _while(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """One turn of body and condition: how many there are, the program does not say."""
+    del used
+    n_cond = eqn.params["cond_nconsts"]
+    n_consts = n_cond + eqn.params["body_nconsts"]
+    body, cond = _open(eqn.params["body_jaxpr"]), _open(eqn.params["cond_jaxpr"])
+    tally, outs = _loop(body, origins[n_cond:n_consts], origins[n_consts:], [], stacks, [])
+    tally.add(walk(cond, [*origins[:n_cond], *outs], stacks, [True])[0])
+    tally.uncounted["while (trip count unknown)"] += 1
+    return tally, outs
+
+
+def _cond(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """The branch with the most flops; what any branch leaves uncounted is said."""
+    walks = [walk(_open(b), origins[1:], stacks, used) for b in eqn.params["branches"]]
+    tally = max((tally for tally, _ in walks), key=lambda tally: tally.flops)
+    for other, _ in walks:
+        tally.uncounted |= other.uncounted
+    outs = [
+        choices[0] if len(set(choices)) == 1 else NOWHERE
+        for choices in zip(*(outs for _, outs in walks), strict=True)
+    ]
+    return tally, outs
+
+
+def _reduce(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """A reduction by a function of its own: the function, as often as it is needed."""
+    del origins
+    if eqn.primitive.name == "reduce_window":
+        times = size_of(eqn.outvars[0]) * (window_size(eqn) - 1)
+    else:
+        times = size_of(eqn.invars[0]) - size_of(eqn.outvars[0])
+    body = _open(eqn.params["jaxpr"])
+    turn, _ = walk(body, [NOWHERE] * len(body.invars), stacks, used)
+    tally = Tally()
+    tally.add(turn, max(0, times))
+    return tally, [NOWHERE] * len(eqn.outvars)
+
+
+_NESTED: dict[str, _Nested] = {
+    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint", "composite"), _call("jaxpr")),
+    **dict.fromkeys(
+        ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call("call_jaxpr")
+    ),
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "reduce": _reduce,
+    "reduce_window": _reduce,
+}
