@@ -1,0 +1,75 @@
+"""Writes the report's files, each whole or not at all."""
+
+from pathlib import Path
+
+from tsjax.study import records
+
+
+def require() -> None:
+    """Checks that the report can be made; a long study asks this before it starts.
+
+    Raises:
+      ImportError: if matplotlib or jinja2 is missing, with the command that installs them.
+    """
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError as missing:
+        raise ImportError(
+            f"The report needs {missing.name}, which is not installed: pip install tsjax[report]"
+        ) from None
+    del jinja2
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Writes a file under a temporary name, then puts it in place."""
+    partial = path.with_name(path.name + ".partial")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(study: records.Study, folder: Path) -> Path:
+    """Writes the page, its figures and tables, and the record itself.
+
+    Into ``folder`` go ``report.html``, ``results.json``, ``figures/*.svg`` and ``*.png``, and
+    ``tables/*.csv`` and ``*.md``. The page is written last and needs none of the other files.
+
+    Args:
+      study: the record.
+      folder: an existing folder; files of an earlier report are replaced, and a figure that this
+        study has no data for is removed.
+
+    Returns:
+      The path of ``report.html``.
+
+    Raises:
+      ImportError: if matplotlib or jinja2 is missing.
+      ValueError: if a number in the record is not finite; no file is touched then.
+    """
+    require()
+    from tsjax.report import figures, page, tables
+
+    # First, because it refuses numbers that are not finite.
+    records.write_json(study, folder / "results.json")
+    plots = figures.draw(study)
+    shown = tables.all_tables(study)
+    html = page.render(study, plots, shown)
+
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "tables").mkdir(exist_ok=True)
+    for name in figures.NAMES:
+        for kind in ("svg", "png"):
+            path = folder / "figures" / f"{name}.{kind}"
+            if name in plots:
+                _write(path, plots[name].svg if kind == "svg" else plots[name].png)
+            else:
+                path.unlink(missing_ok=True)
+    for name, table in shown.items():
+        _write(folder / "tables" / f"{name}.csv", table.csv())
+        _write(folder / "tables" / f"{name}.md", table.markdown())
+    _write(folder / "report.html", html)
+    return folder / "report.html"
