@@ -5,6 +5,9 @@ from pathlib import Path
 
 # Tests compare numbers: they run on the CPU even where an accelerator is present.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nearly all their time is compilation, and little of it is needed to run a function once or twice.
+# The reference cases ask for full optimisation themselves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest

@@ -45,10 +45,15 @@ def from_torch(
         if key not in arrays:
             continue
         array, shape = arrays[key], shapes[path].shape
+        want: tuple[int | str, ...] = layout.torch_shape(shape)
         if key.endswith(POSITION):
-            array = _table_rows(array, shape)
-        if array.shape != layout.torch_shape(shape):
-            problems.append(f"{key}: shape {array.shape}, expected {layout.torch_shape(shape)}")
+            want = (1, "rows", shape[1])
+            if array.ndim == 3 and array.shape[::2] == (1, shape[1]):
+                array = _table_rows(array[0], shape)
+                want = shape
+        if array.shape != want:
+            listed = ", ".join(map(str, want))
+            problems.append(f"{key}: shape {array.shape}, expected ({listed})")
         else:
             values[path] = jnp.asarray(layout.to_jax(array, shape))
     if problems:
@@ -92,8 +97,6 @@ def _names_and_shapes(name: str, config: models.ForecastConfig) -> tuple[Names, 
 
 
 def _table_rows(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The first rows of a stored table [1, rows, D]; what it lacks is computed."""
-    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != shape[1]:
-        return table
-    rest = sinusoids(*shape)[table.shape[1] :].astype(table.dtype)
-    return np.concatenate([table[0], rest])[: shape[0]]
+    """The first rows of a stored table [rows, D]; what it lacks is computed."""
+    rest = sinusoids(*shape)[len(table) :].astype(table.dtype)
+    return np.concatenate([table, rest])[: shape[0]]

@@ -160,8 +160,30 @@ class FeedForward(nn.Module):
         return drop(Linear((x.shape[-1],), use_bias=self.use_bias, name="down")(y))
 
 
+def attend(
+    q: Array, k: Array, v: Array, *, causal: bool, drop: Callable[[Array], Array] = lambda x: x
+) -> Array:
+    """Scaled dot-product attention (arXiv 1706.03762, eq. 1) over all heads.
+
+    Args:
+      q: queries [B, L, H, E].
+      k: keys [B, S, H, E].
+      v: values [B, S, H, E].
+      causal: whether position l sees positions <= l only.
+      drop: dropout on the attention weights [B, H, L, S].
+
+    Returns:
+      The context [B, L, H, E].
+    """
+    logits = jnp.einsum("blhe,bshe->bhls", q, k) / math.sqrt(q.shape[-1])
+    if causal:
+        seen = np.tri(*logits.shape[-2:], dtype=np.bool_)[None, None]
+        logits = jnp.where(seen, logits, -jnp.inf)
+    return jnp.einsum("bhls,bshe->blhe", drop(jax.nn.softmax(logits)), v)
+
+
 class Attention(nn.Module):
-    """Scaled dot-product attention with its four projections (arXiv 1706.03762, eq. 1).
+    """Attention between its four projections.
 
     Attributes:
       n_heads: H.
@@ -182,10 +204,6 @@ class Attention(nn.Module):
         q = Linear(heads, name="query")(queries)
         k = Linear(heads, name="key")(memory)
         v = Linear(heads, name="value")(memory)
-        logits = jnp.einsum("blhe,bshe->bhls", q, k) / math.sqrt(self.d_head)
-        if self.causal:
-            seen = np.tri(*logits.shape[-2:], dtype=np.bool_)[None, None]
-            logits = jnp.where(seen, logits, -jnp.inf)
-        weights = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.softmax(logits))
-        context = jnp.einsum("bhls,bshe->blhe", weights, v)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        context = attend(q, k, v, causal=self.causal, drop=drop)
         return Linear((queries.shape[-1],), in_axes=2, name="out")(context)

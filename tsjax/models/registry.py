@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from tsjax.models.base import ForecastConfig
@@ -76,11 +77,22 @@ def init(model: nn.Module, key: Array) -> tuple[PyTree, PyTree]:
     Returns:
       ``(params, state)``: plain dicts; ``state`` holds the other collections, such as ``buffers``.
     """
-    shapes = input_shapes(model.config, batch=1)
-    inputs = [jax.numpy.zeros(s.shape, s.dtype) for s in shapes]
-    variables = jax.jit(model.init)(key, *inputs)
+    run = _variables if isinstance(key, jax.core.Tracer) else _variables_at_once
+    variables = dict(run(model, key))
     params = variables.pop("params")
     return params, variables
+
+
+def _variables(model: nn.Module, key: Array) -> PyTree:
+    shapes = input_shapes(model.config, batch=1)
+    return model.init(key, *(jnp.zeros(s.shape, s.dtype) for s in shapes))
+
+
+# What runs once is compiled in a hurry: all optimisations would take three times as long. Only a
+# function that no other one traces may have such options.
+_variables_at_once = jax.jit(
+    _variables, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 def forward(model: nn.Module) -> Forward:

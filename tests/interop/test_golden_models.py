@@ -1,0 +1,102 @@
+"""Every model equals the published one: outputs and gradients of every reference case."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import golden_dir
+from golden import INPUTS, Case, model_cases
+
+from tsjax import interop, models, trees
+
+CASES = model_cases()
+
+pytestmark = pytest.mark.skipif(
+    not CASES, reason=f"no reference cases in {golden_dir()}: set TSJAX_GOLDEN_DIR"
+)
+
+# Relative to the largest reference value of the array. The float32 bars are below 8e-6, the effect
+# of a LayerNorm epsilon of 1e-6: a bar of 1e-5 would miss it.
+FORWARD = {"float64": 1e-10, "float32": 5e-6}
+GRADIENT = {"float64": 1e-10, "float32": 1e-5}
+
+# Gradients that are zero but for rounding, such as a key bias's, have no scale of their own.
+ABSOLUTE = {"float64": 1e-14, "float32": 1e-6}
+
+
+def assert_close(got, want, relative, absolute, name):
+    error = np.max(np.abs(np.asarray(got, np.float64) - want), initial=0.0)
+    assert error <= relative * np.max(np.abs(want), initial=0.0) + absolute, f"{name}: {error:.2e}"
+
+
+# As users run it, whatever the tests' own settings.
+optimised = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+
+
+def parts(case: Case):
+    """Forward function, params, other variables and inputs of a case, in the precision enabled."""
+    config = case.config()
+    variables = interop.from_torch(case.model, config, case.group("param"))
+    params = variables.pop("params")
+    inputs = [jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS]
+    return models.forward(models.create(case.model, config)), params, variables, inputs
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
+def test_forecast_equals_the_reference(case, dtype):
+    forward, params, state, inputs = parts(case)
+    got, _ = optimised(forward)(params, state, *inputs)
+    assert got.dtype == dtype
+    assert_close(got, case.arrays["out/float64"], FORWARD[dtype], 0.0, "forecast")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
+def test_train_mode_forecast_equals_the_reference(case, dtype):
+    forward, params, state, inputs = parts(case)
+    got, _ = optimised(forward)(params, state, *inputs, key=jax.random.key(0))
+    if case.meta["config"]["dropout"] == 0:
+        assert_close(got, case.arrays["out_train/float64"], FORWARD[dtype], 0.0, "forecast")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
+def test_gradients_equal_the_reference(case, dtype):
+    forward, params, state, inputs = parts(case)
+    target = jnp.asarray(case.arrays["in/target"])
+
+    @optimised
+    def gradients(params, inputs):
+        def loss(params, inputs):
+            forecast, _ = forward(params, state, *inputs, key=jax.random.key(0))
+            return jnp.mean(jnp.square(forecast - target))
+
+        return jax.grad(loss, argnums=(0, 1))(params, inputs)
+
+    of_params, of_inputs = gradients(params, inputs)
+    got = interop.to_torch(case.model, case.config(), {"params": of_params, **state})
+    want = case.group("grad")
+    assert set(want) <= set(got)
+    for name, gradient in want.items():
+        assert_close(got[name], gradient, GRADIENT[dtype], ABSOLUTE[dtype], name)
+    for name, gradient in zip(INPUTS, of_inputs, strict=True):
+        want_in = case.arrays[f"grad_in/{name}"]
+        assert_close(gradient, want_in, GRADIENT[dtype], ABSOLUTE[dtype], name)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
+def test_weights_survive_the_way_there_and_back(case, dtype):
+    stored = case.group("param")
+    variables = interop.from_torch(case.model, case.config(), stored)
+    back = interop.to_torch(case.model, case.config(), variables)
+    assert set(back) == set(stored)
+    for name, array in back.items():
+        want = stored[name][:, : array.shape[1]] if name.endswith(".pe") else stored[name]
+        np.testing.assert_array_equal(array, want, err_msg=name)
+    assert trees.size(variables["params"]) == case.meta["n_params"]
