@@ -14,11 +14,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tsjax import study
-from tsjax.study import settings as study_settings
 
 FLAGS = flags.FLAGS
 
-TRACEBACK = flags.DEFINE_bool("traceback", False, "show where an error arose", module_name="tsjax")
+TRACEBACK = flags.DEFINE_bool(
+    "traceback", False, "show where an error arose", module_name=sys.argv[0]
+)
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
@@ -33,13 +34,13 @@ def main(settings: type[study.TrainSettings], run: Callable[[Any], Any]) -> None
 
     Exits with 2 where what was asked cannot be done, and with 130 on an interrupt.
     """
-    _define_flags(settings)
+    define_flags(settings)
 
     def parsed(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"unexpected arguments: {' '.join(argv[1:])} (flags begin with --)")
         _log_to_stderr()
-        run(_from_flags(settings))
+        run(from_flags(settings))
 
     def guarded(argv: Sequence[str]) -> None:
         try:
@@ -80,16 +81,40 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _define_flags(settings: type[study.TrainSettings]) -> None:
+def define_flags(settings: type[study.TrainSettings], values: flags.FlagValues = FLAGS) -> None:
+    """Defines a flag for each setting, without a default: what is not given is the preset's."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        default = study_settings.flag_text(field.default)
         about = field.metadata["about"]
         if field.default not in (None, ()):
-            about = f"{about} (default: {default})"
-        kind = _plain_type(hints[field.name])
-        # No flag has a default of its own: what is not given is the preset's and the size's to say.
-        _DEFINE.get(kind, flags.DEFINE_string)(field.name, None, about, module_name="tsjax")
+            about = f"{about} (default: {_in_short(field.default)})"
+        define = _DEFINE.get(_plain_type(hints[field.name]), flags.DEFINE_string)
+        # --help shows the flags of the module that was called.
+        define(field.name, None, about, flag_values=values, module_name=sys.argv[0])
+
+
+def from_flags(
+    settings: type[study.TrainSettings], values: flags.FlagValues = FLAGS
+) -> study.TrainSettings:
+    """Settings from the flags given.
+
+    Raises:
+      ValueError: for a list with a word that is not a number, or a value out of range.
+    """
+    given: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(settings).items():
+        if name in values and values[name].value is not None:
+            value = values[name].value
+            is_list = typing.get_origin(hint) is tuple
+            given[name] = _listed(name, value, typing.get_args(hint)[0]) if is_list else value
+    return settings.make(**given)
+
+
+def _in_short(value: Any) -> str:
+    """A default as the help shows it: numbers to three digits."""
+    if isinstance(value, tuple):
+        return ",".join(_in_short(v) for v in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _plain_type(hint: Any) -> Any:
@@ -99,25 +124,11 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _from_flags(settings: type[study.TrainSettings]) -> study.TrainSettings:
-    hints = typing.get_type_hints(settings)
-    given = {}
-    for field in dataclasses.fields(settings):
-        value = FLAGS[field.name].value
-        if value is None:
-            continue
-        if typing.get_origin(hints[field.name]) is tuple:
-            value = _listed(field.name, value, typing.get_args(hints[field.name])[0])
-        given[field.name] = value
-    return settings.make(**given)
-
-
 def _listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
     """``"0.8,0.5"`` as a tuple of ``kind``."""
-    found = []
-    for word in filter(None, (word.strip() for word in text.split(","))):
-        try:
-            found.append(kind(word))
-        except ValueError:
-            raise ValueError(f"--{name}: {word!r} is not a number") from None
-    return tuple(found)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return tuple(kind(word) for word in words)
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"--{name} takes {what} joined by commas, got {text!r}") from None

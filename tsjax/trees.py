@@ -19,8 +19,18 @@ def paths(tree: PyTree) -> list[str]:
 
 
 def by_path(tree: PyTree) -> dict[str, Any]:
-    """Maps each leaf's path to the leaf."""
-    return {path_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Maps each leaf's path to the leaf.
+
+    Raises:
+      ValueError: if two leaves have the same path, as in ``{"a/b": x, "a": {"b": y}}``.
+    """
+    found: dict[str, Any] = {}
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        path = path_of(key_path)
+        if path in found:
+            raise ValueError(f"two leaves have the path {path!r}: rename a key that contains '/'")
+        found[path] = leaf
+    return found
 
 
 def map_with_path(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:

@@ -49,9 +49,11 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
       A tree like ``params``, with the same dtypes.
 
     Raises:
-      ValueError: if the trees differ, listing every leaf that does.
+      ValueError: if the trees differ, listing every leaf that does, or if a mask is not bool.
     """
     trees.check_same_structure(mask, params, name="mask", like_name="params")
+    if other := [f"{p} ({m.dtype})" for p, m in trees.by_path(mask).items() if m.dtype != bool]:
+        raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
     return jax.tree.map(lambda w, keep: jnp.where(keep, w, jnp.zeros_like(w)), params, mask)
 
 

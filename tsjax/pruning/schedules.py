@@ -1,5 +1,7 @@
 """Which densities to visit, and when."""
 
+import math
+
 
 def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> tuple[float, ...]:
     """The geometric ladder of densities ``1, ratio, ratio^2, ..., ratio^steps``.
@@ -8,7 +10,7 @@ def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> t
       ratio: the share kept from one rung to the next, in (0, 1).
       steps: the exponent of the last rung.
       floor: if given, the ladder goes on beyond ``steps`` while a rung is above ``floor``, and ends
-        in ``floor`` itself.
+        in ``floor`` itself; a floor above the last rung adds nothing.
 
     Returns:
       Densities from 1 downwards, strictly decreasing.
@@ -27,8 +29,9 @@ def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> t
         raise ValueError("; ".join(problems))
     rungs = [ratio**n for n in range(steps + 1)]
     if floor is not None:
-        while rungs[-1] * ratio > floor:
-            rungs.append(rungs[-1] * ratio)
-        if rungs[-1] > floor:
+        # A rung that is the floor up to rounding is the floor.
+        while (rung := ratio ** len(rungs)) > floor and not math.isclose(rung, floor):
+            rungs.append(rung)
+        if rungs[-1] > floor and not math.isclose(rungs[-1], floor):
             rungs.append(floor)
     return tuple(rungs)

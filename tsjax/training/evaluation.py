@@ -76,6 +76,8 @@ def predict(
     batch_size: int = 32,
 ) -> np.ndarray:
     """Forecasts [N, pred_len, C] of the windows that begin at ``starts`` [N]; see `evaluate`."""
+    if not len(starts):
+        raise ValueError("there is no window to forecast")
     mask = pruning.ones(params) if mask is None else mask
     batches = [
         predict_step(params, mask, state, windows, batch, forward=forward)
@@ -108,6 +110,8 @@ def _repeat(pred_len: int, period: int) -> Forward:
         params: PyTree, state: PyTree, x_enc: Array, *others: Array, key: Array | None = None
     ) -> tuple[Array, PyTree]:
         del params, others, key
+        if x_enc.shape[1] < period:
+            raise ValueError(f"period is {period}, but the look-back has {x_enc.shape[1]} steps")
         steps = np.arange(pred_len) % period
         return x_enc[:, x_enc.shape[1] - period + steps], state
 

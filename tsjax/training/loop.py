@@ -56,6 +56,8 @@ class FitConfig:
             for name in ("epochs", "batch_size", "full_rate_epochs", "patience")
             if getattr(self, name) < 1
         ]
+        if self.seed < 0:
+            found.append(f"seed must be at least 0, got {self.seed}")
         if not 0 < self.learning_rate < math.inf:
             found.append(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 < self.lr_decay <= 1:
@@ -122,6 +124,9 @@ def fit(
     Raises:
       FloatingPointError: if the loss is not finite before one epoch has been validated.
     """
+    for part, starts in (("train on", train_starts), ("validate on", val_starts)):
+        if not len(starts):
+            raise ValueError(f"{label}: there is no window to {part}")
     batch_size = min(config.batch_size, len(train_starts))
     whole = len(train_starts) // batch_size
     steps = whole if config.drop_last else math.ceil(len(train_starts) / batch_size)

@@ -33,7 +33,7 @@ class TrainState:
 
     Attributes:
       step: steps done, int32 [].
-      params: the weights; pruned ones are zero.
+      params: the weights. Pruned ones never change; `init_state` has set them to zero.
       mask: which weights are kept, a tree like ``params``.
       state: the model's other variables (buffers, statistics).
       opt_state: the optimiser's moments.

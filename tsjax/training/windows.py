@@ -47,6 +47,9 @@ class Windows:
       seq_len: look-back steps.
       label_len: steps of the look-back that the decoder also sees.
       pred_len: steps to forecast.
+
+    Raises:
+      ValueError: if the lengths make no window.
     """
 
     values: Array
@@ -54,6 +57,13 @@ class Windows:
     seq_len: int
     label_len: int
     pred_len: int
+
+    def __post_init__(self) -> None:
+        if self.seq_len < 1 or self.pred_len < 1 or not 0 <= self.label_len <= self.seq_len:
+            raise ValueError(
+                "need seq_len >= 1, pred_len >= 1 and 0 <= label_len <= seq_len, got "
+                f"{self.seq_len}, {self.pred_len} and {self.label_len}"
+            )
 
     def gather(self, starts: Array) -> Batch:
         """The windows whose look-backs begin at rows ``starts`` [B]; works inside jit."""

@@ -1,0 +1,158 @@
+"""Masks: what they zero, what they leave alone, and how much they keep."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsjax import pruning
+
+
+def some_params(dtype=jnp.float32):
+    return {
+        "dense": {
+            "kernel": jnp.arange(1, 7, dtype=dtype).reshape(2, 3),
+            "bias": jnp.ones(3, dtype),
+        },
+        "rest": [jnp.asarray(2, dtype), jnp.zeros((0, 2), dtype)],
+    }
+
+
+def some_mask():
+    return {
+        "dense": {
+            "kernel": jnp.asarray([[True, False, True], [False, False, True]]),
+            "bias": jnp.asarray([True, True, False]),
+        },
+        "rest": [jnp.asarray(True), jnp.ones((0, 2), bool)],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_pruned_weights_are_zero_and_the_others_untouched(dtype):
+    got = pruning.apply(some_params(jnp.dtype(dtype)), some_mask())
+    chex.assert_trees_all_equal_dtypes(got, some_params(jnp.dtype(dtype)))
+    assert np.asarray(got["dense"]["kernel"]).tolist() == [[1, 0, 3], [0, 0, 6]]
+    assert np.asarray(got["dense"]["bias"]).tolist() == [1, 1, 0]
+    assert got["rest"][0] == 2
+    assert got["rest"][1].shape == (0, 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -0.0, -3.0])
+def test_whatever_is_under_the_mask_becomes_plain_zero(bad):
+    got = pruning.apply([jnp.asarray([bad, bad])], [jnp.asarray([False, True])])[0]
+    assert got[0] == 0
+    assert not jnp.signbit(got[0])
+    np.testing.assert_array_equal(got[1], np.float32(bad))
+
+
+def test_a_pruned_weight_has_exactly_zero_gradient():
+    params, mask = some_params(), some_mask()
+
+    def loss(params):
+        masked = pruning.apply(params, mask)
+        # The root's slope at a pruned weight is infinite: it must not reach the gradient.
+        return sum(jnp.sum(jnp.sqrt(leaf)) for leaf in jax.tree.leaves(masked))
+
+    grads = jax.jit(jax.grad(loss))(params)
+    chex.assert_trees_all_equal(grads, pruning.apply(grads, mask))
+    kernel = np.asarray(params["dense"]["kernel"])
+    expected = np.where(mask["dense"]["kernel"], 0.5 / np.sqrt(kernel), 0)
+    np.testing.assert_allclose(grads["dense"]["kernel"], expected, rtol=1e-6)
+
+
+def test_apply_works_inside_jit_and_vmap():
+    params, mask = some_params(), some_mask()
+    expected = pruning.apply(params, mask)
+    chex.assert_trees_all_equal(jax.jit(pruning.apply)(params, mask), expected)
+    masks = jax.tree.map(lambda a, b: jnp.stack([a, b]), mask, pruning.ones(params))
+    both = jax.jit(jax.vmap(pruning.apply, in_axes=(None, 0)))(params, masks)
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[0], both), expected)
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[1], both), params)
+
+
+def test_apply_lists_every_leaf_that_differs():
+    mask = some_mask()
+    mask["dense"]["kernel"] = mask["dense"]["kernel"].T
+    del mask["dense"]["bias"]
+    mask["more"] = jnp.ones(1, bool)
+    with pytest.raises(ValueError, match="mask") as error:
+        pruning.apply(some_params(), mask)
+    assert str(error.value) == (
+        "mask does not match params:\n"
+        "  dense/bias: missing from mask\n"
+        "  more: not in params\n"
+        "  dense/kernel: mask has shape (3, 2), params (2, 3)"
+    )
+
+
+def test_a_leaf_that_would_broadcast_is_refused():
+    with pytest.raises(ValueError, match=r"w: mask has shape \(1, 3\), params \(2, 3\)"):
+        pruning.apply({"w": jnp.ones((2, 3))}, {"w": jnp.ones((1, 3), bool)})
+
+
+def test_ones_keeps_every_weight():
+    params = some_params(jnp.bfloat16)
+    mask = pruning.ones(params)
+    chex.assert_trees_all_equal_shapes(mask, params)
+    assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
+    chex.assert_trees_all_equal(pruning.apply(params, mask), params)
+
+
+def test_ones_of_shapes_alone():
+    params = some_params()
+    chex.assert_trees_all_equal(pruning.ones(jax.eval_shape(lambda: params)), pruning.ones(params))
+
+
+def test_summary_counts_each_leaf():
+    summary = pruning.summary(some_mask())
+    assert summary == {
+        "dense/bias": (2, 3),
+        "dense/kernel": (3, 6),
+        "rest/0": (1, 1),
+        "rest/1": (0, 0),
+    }
+    assert all(type(count) is int for counts in summary.values() for count in counts)
+
+
+def test_density_counts_all_leaves_or_the_chosen():
+    assert pruning.density(some_mask()) == (3 + 2 + 1) / (6 + 3 + 1)
+    assert pruning.density(some_mask(), where=pruning.kernels) == 3 / 6
+    assert pruning.density(some_mask(), where=lambda _, leaf: leaf.ndim == 1) == 2 / 3
+
+
+def test_density_of_nothing_is_one():
+    assert pruning.density({}) == 1
+    assert pruning.density(some_mask(), where=lambda *_: False) == 1
+    assert pruning.density([jnp.ones((0, 2), bool)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "ndim", "chosen"),
+    [
+        ("encoder/layer_0/attention/query/kernel", 2, True),
+        ("encoder/layer_0/attention/query/kernel", 3, True),
+        ("kernel", 2, True),
+        ("encoder/layer_0/weight", 2, True),
+        ("encoder/layer_0/attention/query/bias", 1, False),
+        ("encoder/layer_0/attention/query/bias", 2, False),
+        ("encoder/norm/scale", 1, False),
+        ("kernel", 1, False),
+        ("kernel", 0, False),
+        ("embedding/time/embedding", 2, False),
+        ("embedding/time/kernel", 2, True),
+        ("embedding/position", 2, False),
+        ("feed_forward/router", 2, False),
+        ("decoder/output_projection/kernel", 2, False),
+        ("decoder/output_projection/low_rank/kernel", 2, False),
+        ("decoder/output_projection_norm/kernel", 2, True),
+    ],
+)
+def test_which_leaves_the_default_prunes(path, ndim, chosen):
+    assert pruning.kernels(path, jnp.ones((2,) * ndim)) is chosen
+
+
+def test_a_mask_that_is_not_bool_is_refused():
+    with pytest.raises(ValueError, match=r"must be bool: a/kernel \(float32\)"):
+        pruning.apply({"a": {"kernel": jnp.ones(2)}}, {"a": {"kernel": jnp.array([1.0, 0.5])}})

@@ -1,0 +1,98 @@
+"""Settings: what beats what, and that a run's command line repeats the run."""
+
+import dataclasses
+import json
+import shlex
+
+import pytest
+from absl import flags
+
+from experiments import common
+from tsjax.study import PruneSettings, StudySettings, TrainSettings
+from tsjax.study.settings import write_saved
+
+
+def test_defaults_are_the_small_corrected_study():
+    assert StudySettings.make() == StudySettings()
+    ladder = StudySettings().densities
+    assert ladder[:11] == tuple(0.8**n for n in range(11))
+    assert ladder[-1] == 0.01
+    assert list(ladder) == sorted(set(ladder), reverse=True)
+
+
+def test_a_field_beats_the_size_beats_the_preset():
+    paper = StudySettings.make(preset="paper")
+    assert (paper.size, paper.d_model, paper.freq) == ("paper", 512, "h")
+    assert paper.drop_last_test
+    assert paper.densities == tuple(0.8**n for n in range(10))
+    small = StudySettings.make(preset="paper", size="small")
+    assert (small.size, small.d_model, small.freq) == ("small", 64, "h")
+    assert StudySettings.make(preset="paper", d_model=32).d_model == 32
+
+
+def test_published_schedules_keep_the_first_rate_for_two_epochs():
+    assert TrainSettings.make(preset="tslib").full_rate_epochs == 2
+    assert TrainSettings().full_rate_epochs == 1
+
+
+def parse(settings, command):
+    """Settings from a command line, through the flags' own parsing."""
+    values = flags.FlagValues()
+    common.define_flags(settings, values)
+    values(shlex.split(command)[1:])
+    return common.from_flags(settings, values)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"dataset": "ETTh1", "data_dir": "some dir/with spaces", "pred_len": 192},
+        {"preset": "paper"},
+        {"preset": "paper", "size": "small", "drop_last_test": False},
+        {"densities": (0.5, 0.25), "finetune_densities": (), "cost_batches": (1, 3)},
+        {"channels": ("a", "b"), "learning_rate": 3e-4, "drop_last_train": False},
+    ],
+)
+def test_the_command_repeats_the_run(given):
+    settings = StudySettings.make(**given)
+    assert settings.command().startswith("./launch.sh study")
+    assert parse(StudySettings, settings.command()) == settings
+
+
+def test_a_checkpoint_brings_its_runs_settings(tmp_path):
+    trained = TrainSettings.make(preset="tslib", dataset="ETTh1", d_model=24, out_dir="x")
+    write_saved(trained, tmp_path)
+    settings = PruneSettings.make(checkpoint=str(tmp_path), seed=3)
+    same = {f.name for f in dataclasses.fields(TrainSettings)} - {"seed", "out_dir"}
+    assert all(getattr(settings, name) == getattr(trained, name) for name in same)
+    assert (settings.seed, settings.out_dir, settings.checkpoint) == (3, None, str(tmp_path))
+    with pytest.raises(ValueError, match="its own preset and size"):
+        PruneSettings.make(checkpoint=str(tmp_path), size="paper")
+
+
+def test_a_folder_without_a_run_is_said_to_be_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no trained run at"):
+        PruneSettings.make(checkpoint=str(tmp_path))
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        PruneSettings.make(checkpoint=str(tmp_path))
+    (tmp_path / "settings.json").write_text(json.dumps({"preset": "odd"}))
+    with pytest.raises(ValueError, match="preset is 'odd'"):
+        PruneSettings.make(checkpoint=str(tmp_path))
+
+
+def test_all_faults_are_said_at_once():
+    with pytest.raises(ValueError, match="densities must be in") as caught:
+        StudySettings(densities=(1.5, 0.0, 0.5), finetune_epochs=0, cost_batches=(0,), epochs=0)
+    assert str(caught.value) == (
+        "epochs must be at least 1, got 0; densities must be in (0, 1], got 1.5, 0; "
+        "finetune_epochs must be at least 1, got 0; cost_batches must be at least 1, got 0"
+    )
+
+
+def test_near_names():
+    with pytest.raises(ValueError, match="did you mean 'dataset'"):
+        StudySettings.make(datset="x")
+    with pytest.raises(ValueError, match="did you mean 'paper'"):
+        StudySettings.make(preset="papr")

@@ -1,0 +1,89 @@
+"""Paths of leaves in every kind of container, and messages that name all that differs."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsjax import trees
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["kernel", "bias"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    kernel: Any
+    bias: Any
+
+
+TREE = {
+    "encoder": [Dense(np.ones((2, 3)), np.ones(3)), (np.ones(()), np.ones((0, 4)))],
+    "a": None,
+}
+PATHS = ["encoder/0/kernel", "encoder/0/bias", "encoder/1/0", "encoder/1/1"]
+
+
+def test_paths_are_readable_through_dicts_lists_tuples_and_dataclasses():
+    assert trees.paths(TREE) == PATHS
+    assert list(trees.by_path(TREE)) == PATHS
+
+
+def test_paths_have_the_order_of_the_leaves():
+    tree = {"b": 1, "a": [2, {"z": 3, "y": 4}]}
+    assert list(trees.by_path(tree).values()) == jax.tree.leaves(tree)
+
+
+def test_map_with_path_gives_the_path_and_the_leaves_of_all_trees():
+    first, second = {"a": [1, 2], "b": 3}, {"a": [10, 20], "b": 30}
+    mapped = trees.map_with_path(lambda path, x, y: (path, x + y), first, second)
+    assert mapped == {"a": [("a/0", 11), ("a/1", 22)], "b": ("b", 33)}
+
+
+def test_size_counts_elements_of_arrays_and_of_shapes():
+    assert trees.size(TREE) == 6 + 3 + 1 + 0
+    assert trees.size([jax.ShapeDtypeStruct((4, 5), jnp.float32)]) == 20
+    assert trees.size({}) == 0
+
+
+def test_the_same_structure_passes_whatever_the_dtypes():
+    other = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, bool), TREE)
+    trees.check_same_structure(other, TREE, name="mask", like_name="params")
+
+
+def test_a_mismatch_lists_every_leaf_that_differs():
+    want = {"a": np.ones(2), "b": np.ones((2, 3)), "c": np.ones(()), "d": np.ones(4)}
+    have = {"b": np.ones((3, 2)), "c": np.ones(1), "d": np.ones(4), "e": np.ones(1)}
+    with pytest.raises(ValueError, match="does not match") as error:
+        trees.check_same_structure(have, want, name="mask", like_name="params")
+    assert str(error.value) == (
+        "mask does not match params:\n"
+        "  a: missing from mask\n"
+        "  e: not in params\n"
+        "  b: mask has shape (3, 2), params (2, 3)\n"
+        "  c: mask has shape (1,), params ()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        ([np.ones(1)], (np.ones(1),)),
+        ({"a": np.ones(1), "b": {}}, {"a": np.ones(1)}),
+        ({"kernel": np.ones(1), "bias": np.ones(1)}, Dense(np.ones(1), np.ones(1))),
+    ],
+)
+def test_containers_that_differ_are_shown(have, want):
+    with pytest.raises(ValueError, match="does not match") as error:
+        trees.check_same_structure(have, want, name="mask", like_name="params")
+    assert str(error.value) == (
+        "mask does not match params:\n"
+        f"  containers differ: {jax.tree.structure(have)} is not {jax.tree.structure(want)}"
+    )
+
+
+def test_two_leaves_with_one_path_are_refused():
+    with pytest.raises(ValueError, match="two leaves have the path 'a/b'"):
+        trees.by_path({"a/b": 1, "a": {"b": 2}})
