@@ -31,6 +31,8 @@ def run(settings: study.StudySettings) -> records.Study:
     tuned = study.fine_tune_all(task, trained, settings)
 
     masks = {t.record.rung.density: t.mask for t in tuned}
+    if not masks:
+        masks = {ladder[-1].density: study.magnitude_mask(trained.params, ladder[-1].asked)}
     costs = study.forward_costs(task, trained, masks, settings.cost_batches)
     variants = {"dense": Variant(trained.params, trained.state, None)}
     for t in tuned:

@@ -204,11 +204,11 @@ def test_memory_that_the_backend_does_not_give_is_none(answer):
 def test_inputs_are_different_buffers_and_params_one(monkeypatch):
     seen = []
 
-    def spy(call, arguments, **limits):
-        seen.append(arguments)
-        return (1.0,)
+    def spy(calls, **limits):
+        seen.extend(arguments for _, arguments in calls)
+        return [(1.0,) for _ in calls]
 
-    monkeypatch.setattr(timing, "sample", spy)
+    monkeypatch.setattr(timing, "sample_in_turns", spy)
     x, key = jnp.asarray(X), jax.random.key(0)
     costs.measure(lambda p, x, k: x @ p["w"] + jax.random.normal(k, (4, 16)), W, x, key, copies=3)
     arguments = seen[0]
@@ -236,3 +236,30 @@ def test_device_description():
     assert int(described["cpu_count"]) >= 1
     assert all(isinstance(value, str) and value for value in described.values())
     assert {"device_kind", "cpu_model", "jaxlib"} <= described.keys()
+
+
+def test_functions_take_turns_and_are_timed_each_for_itself():
+    order = []
+
+    def device(name, seconds):
+        def call():
+            order.append(name)
+            clock.now += seconds
+
+        return call
+
+    clock = Clock()
+    calls = [(device("a", 1.0), [()]), (device("b", 3.0), [()])]
+    limits = {"repeats": 2, "max_repeats": 9, "warmup": 1, "clock": clock, "block": id}
+    samples = costs.sample_in_turns(calls, min_seconds=2.5, **limits)
+    # Three rounds: until the quicker one, too, has been sampled for 2.5 seconds.
+    assert samples == [(1.0,) * 3, (3.0,) * 3]
+    assert order == ["a", "b"] + ["a", "b"] * 3
+
+
+def test_measure_in_turns_names_each_timing():
+    fns = {"plain": (lambda p, x: x @ p["w"], W), "twice": (lambda p, x: 2 * (x @ p["w"]), W)}
+    timings = costs.measure_in_turns(fns, X, repeats=2, min_seconds=0.0)
+    assert list(timings) == ["plain", "twice"]
+    assert [t.repeats for t in timings.values()] == [2, 2]
+    assert timings["twice"].xla_flops > timings["plain"].xla_flops

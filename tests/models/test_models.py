@@ -11,6 +11,7 @@ from conftest import golden_dir
 from golden import Case
 
 from tsjax import models, trees
+from tsjax.models.layers import Dropout
 from tsjax.models.transformer import Decoder
 
 SMALL = {
@@ -199,3 +200,23 @@ def test_a_config_of_another_model_is_refused():
 def test_config_is_hashable_and_replaceable():
     config = models.config("transformer", **SMALL)
     assert hash(dataclasses.replace(config)) == hash(config)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
+    x = jnp.ones((3, 333, 101))
+    y = Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    sd = (rate * (1 - rate) / x.size) ** 0.5
+    assert abs(float(jnp.mean(y == 0)) - rate) < 4 * sd
+    assert abs(float(jnp.mean(y)) - 1) < 4 * sd / (1 - rate)
+    kept = np.asarray(y[y != 0])
+    np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=2e-5)
+    # Neighbours share a random word; their fates must not.
+    flat = np.asarray(y == 0).ravel()[:-1].reshape(-1, 2).astype(float)
+    assert abs(np.corrcoef(flat.T)[0, 1]) < 4 / len(flat) ** 0.5
+
+
+def test_dropout_is_off_at_rate_zero_and_in_evaluation():
+    x = jnp.ones((2, 3))
+    assert Dropout(0.0).apply({}, x, train=True) is x
+    assert Dropout(0.5).apply({}, x, train=False) is x

@@ -2,6 +2,15 @@
 
 from tsjax.costs.counting import Count, count
 from tsjax.costs.devices import device_description
-from tsjax.costs.timing import Timing, measure, sample
+from tsjax.costs.timing import Timing, measure, measure_in_turns, sample, sample_in_turns
 
-__all__ = ["Count", "Timing", "count", "device_description", "measure", "sample"]
+__all__ = [
+    "Count",
+    "Timing",
+    "count",
+    "device_description",
+    "measure",
+    "measure_in_turns",
+    "sample",
+    "sample_in_turns",
+]

@@ -7,7 +7,7 @@ a median with quartiles, beside the time that a call of an almost empty function
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -23,7 +23,7 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one compiled function; made by `measure`. All times are seconds.
+    """Times of one compiled function, in seconds; `measure` and `measure_in_turns` make it.
 
     Attributes:
       samples: seconds per call, in the order in which they were taken.
@@ -72,17 +72,7 @@ class Timing:
         return min(self.samples)
 
 
-def measure(
-    fn: Callable[..., Any],
-    params: PyTree,
-    *inputs: PyTree,
-    repeats: int = 30,
-    min_seconds: float = 0.5,
-    max_repeats: int = 10_000,
-    warmup: int = 3,
-    copies: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Timing:
+def measure(fn: Callable[..., Any], params: PyTree, *inputs: PyTree, **limits: Any) -> Timing:
     """Compiles `fn(params, *inputs)` and measures the time of a call.
 
     `fn` must take what it reads as arguments: arrays that it closes over are constants to the
@@ -92,13 +82,7 @@ def measure(
       fn: function of arrays, jitted or not.
       params: tree of arrays; one copy on the device, as in use.
       *inputs: further arguments, trees of arrays.
-      repeats: the least number of samples.
-      min_seconds: sampling goes on until the samples add up to this, too.
-      max_repeats: the greatest number of samples; it ends the sampling in any case.
-      warmup: calls before the first sample.
-      copies: how many copies of the inputs take turns, so that the last call's input is not what
-        this call finds in the cache.
-      clock: gives the time in seconds.
+      **limits: see `measure_in_turns`.
 
     Returns:
       The timing.
@@ -107,6 +91,72 @@ def measure(
       ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), or where the limits
         make no sense.
     """
+    return measure_in_turns({"fn": (fn, params)}, *inputs, **limits)["fn"]
+
+
+def measure_in_turns(
+    functions: Mapping[str, tuple[Callable[..., Any], PyTree]],
+    *inputs: PyTree,
+    repeats: int = 30,
+    min_seconds: float = 0.5,
+    max_repeats: int = 10_000,
+    warmup: int = 3,
+    copies: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Measures several functions of the same inputs, one call of each in turn.
+
+    What slows the machine down for a while then slows all of them, and leaves their ratios alone.
+
+    Args:
+      functions: `(fn, params)` by name; see `measure`.
+      *inputs: further arguments of every function, trees of arrays.
+      repeats: the least number of samples of each.
+      min_seconds: sampling goes on until the samples of each add up to this, too.
+      max_repeats: the greatest number of samples; it ends the sampling in any case.
+      warmup: calls of each before the first sample.
+      copies: how many copies of the inputs take turns, so that the last call's input is not what
+        this call finds in the cache.
+      clock: gives the time in seconds.
+
+    Returns:
+      Timings by name.
+
+    Raises:
+      ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), or where the limits
+        make no sense.
+    """
+    for _, params in functions.values():
+        _check_concrete(params, inputs)
+    if copies < 1:
+        raise ValueError(f"copies must be at least 1, got {copies}.")
+    limits: dict[str, Any] = {"repeats": repeats, "max_repeats": max_repeats, "warmup": warmup}
+    limits["clock"] = clock
+    turns = [jax.tree.map(jnp.copy, inputs) for _ in range(copies)]
+    programs, compile_seconds = [], []
+    for fn, params in functions.values():
+        params = jax.device_put(params)
+        arguments = [(params, *copy) for copy in turns]
+        start = clock()
+        programs.append((jax.jit(fn).lower(*arguments[0]).compile(), arguments))
+        compile_seconds.append(clock() - start)
+
+    samples = sample_in_turns(programs, min_seconds=min_seconds, **limits)
+    dispatch = _dispatch(copies, min_seconds=min_seconds / 10, **limits)
+    return {
+        name: Timing(
+            samples=samples[i],
+            compile_seconds=compile_seconds[i],
+            dispatch=dispatch,
+            xla_flops=_xla_flops(compiled),
+            peak_bytes=_peak_bytes(compiled),
+            device=_device(arguments[0]),
+        )
+        for i, (name, (compiled, arguments)) in enumerate(zip(functions, programs, strict=True))
+    }
+
+
+def _check_concrete(params: PyTree, inputs: Sequence[PyTree]) -> None:
     abstract = [
         f"{'params' if i == 0 else f'inputs[{i - 1}]'}{'/' if path else ''}{path}"
         for i, tree in enumerate((params, *inputs))
@@ -118,37 +168,17 @@ def measure(
             "measure runs the function and needs arrays, but these are jax.ShapeDtypeStruct: "
             f"{', '.join(abstract)}. Pass arrays of that shape, or use count, which only traces."
         )
-    if copies < 1:
-        raise ValueError(f"copies must be at least 1, got {copies}.")
-    params = jax.device_put(params)
-    arguments = [(params, *jax.tree.map(jnp.copy, inputs)) for _ in range(copies)]
-
-    start = clock()
-    compiled = jax.jit(fn).lower(*arguments[0]).compile()
-    compile_seconds = clock() - start
-
-    samples = sample(
-        compiled,
-        arguments,
-        repeats=repeats,
-        min_seconds=min_seconds,
-        max_repeats=max_repeats,
-        warmup=warmup,
-        clock=clock,
-    )
-    return Timing(
-        samples=samples,
-        compile_seconds=compile_seconds,
-        dispatch=_dispatch(repeats, min_seconds / 10, max_repeats, warmup, copies, clock),
-        xla_flops=_xla_flops(compiled),
-        peak_bytes=_peak_bytes(compiled),
-        device=_device(arguments[0]),
-    )
 
 
 def sample(
-    call: Callable[..., Any],
-    arguments: Sequence[tuple[Any, ...]],
+    call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], **limits: Any
+) -> tuple[float, ...]:
+    """Seconds of single calls; `sample_in_turns` of one call."""
+    return sample_in_turns([(call, arguments)], **limits)[0]
+
+
+def sample_in_turns(
+    calls: Sequence[tuple[Callable[..., Any], Sequence[tuple[Any, ...]]]],
     *,
     repeats: int,
     min_seconds: float,
@@ -156,21 +186,20 @@ def sample(
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
     block: Callable[[Any], Any] = jax.block_until_ready,
-) -> tuple[float, ...]:
+) -> list[tuple[float, ...]]:
     """Seconds of single calls, each from its start until its result is there.
 
     Args:
-      call: what to time; compiled already.
-      arguments: argument tuples that take turns.
-      repeats: the least number of samples.
-      min_seconds: sampling goes on until the samples add up to this, too.
-      max_repeats: the greatest number of samples; it ends the sampling in any case.
-      warmup: calls before the first sample, at least 1.
+      calls: what to time, compiled already, each with argument tuples that take turns.
+      repeats: the least number of samples of each.
+      min_seconds: sampling goes on until the samples of each add up to this, too.
+      max_repeats: the greatest number of samples of each; it ends the sampling in any case.
+      warmup: calls of each before the first sample, at least 1.
       clock: gives the time in seconds.
-      block: waits for a result of `call`.
+      block: waits for a result of a call.
 
     Returns:
-      The samples, in order.
+      The samples of each, in order.
 
     Raises:
       ValueError: where the limits make no sense.
@@ -179,43 +208,31 @@ def sample(
         raise ValueError(f"need 1 <= repeats <= max_repeats, got {repeats} and {max_repeats}.")
     if warmup < 1:
         raise ValueError(f"warmup must be at least 1, got {warmup}: no first call is timed.")
-    turns = cycle(arguments)
-    for args in islice(turns, warmup):
-        block(call(*args))
-    samples: list[float] = []
-    total = 0.0
-    while len(samples) < repeats or (total < min_seconds and len(samples) < max_repeats):
-        args = next(turns)
-        start = clock()
-        result = call(*args)
-        block(result)
-        samples.append(clock() - start)
-        total += samples[-1]
-        # Here, and not in the next call's time, the outputs are freed.
-        del result
-    return tuple(samples)
+    turns = [(call, cycle(arguments)) for call, arguments in calls]
+    for call, arguments in turns:
+        for args in islice(arguments, warmup):
+            block(call(*args))
+    samples: list[list[float]] = [[] for _ in calls]
+    totals = [0.0 for _ in calls]
+    rounds = 0
+    while rounds < repeats or (min(totals) < min_seconds and rounds < max_repeats):
+        rounds += 1
+        for i, (call, arguments) in enumerate(turns):
+            args = next(arguments)
+            start = clock()
+            result = call(*args)
+            block(result)
+            samples[i].append(clock() - start)
+            totals[i] += samples[i][-1]
+            # Here, and not in the next call's time, the outputs are freed.
+            del result
+    return [tuple(seconds) for seconds in samples]
 
 
-def _dispatch(
-    repeats: int,
-    min_seconds: float,
-    max_repeats: int,
-    warmup: int,
-    copies: int,
-    clock: Callable[[], float],
-) -> float:
+def _dispatch(copies: int, **limits: Any) -> float:
     arguments = [(jnp.zeros((), jnp.float32).copy(),) for _ in range(copies)]
     compiled = jax.jit(lambda x: x + 1).lower(*arguments[0]).compile()
-    samples = sample(
-        compiled,
-        arguments,
-        repeats=repeats,
-        min_seconds=min_seconds,
-        max_repeats=max_repeats,
-        warmup=warmup,
-        clock=clock,
-    )
-    return float(np.median(samples))
+    return float(np.median(sample(compiled, arguments, **limits)))
 
 
 def _xla_flops(compiled: Any) -> float | None:

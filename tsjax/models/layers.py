@@ -44,6 +44,28 @@ LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=Fals
 """Layer normalisation over the last axis with torch's epsilon."""
 
 
+class Dropout(nn.Module):
+    """Zeroes a random share of the elements, and scales up the others (arXiv 1207.0580).
+
+    The rate is rounded to a multiple of 2**-16: on a CPU random bits cost more than the model's
+    arithmetic around them, and so each element takes 16 of them, where linen's takes 32.
+
+    Attributes:
+      rate: share of elements to zero, in [0, 1).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        threshold = round(self.rate * 2**16)
+        if not train or threshold == 0:
+            return x
+        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
+        return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), jnp.zeros_like(x))
+
+
 class Linear(nn.Module):
     """Contracts the last ``in_axes`` axes of the input with a kernel ``[*in, *features]``.
 
@@ -141,7 +163,7 @@ class DataEmbedding(nn.Module):
         )(x)
         y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks)
         y = y + table[None, : x.shape[1]].astype(y.dtype)
-        return nn.Dropout(self.dropout, deterministic=not train)(y)
+        return Dropout(self.dropout)(y, train=train)
 
 
 class FeedForward(nn.Module):
@@ -154,7 +176,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = functools.partial(Dropout(self.dropout), train=train)
         y = Linear((self.d_ff,), use_bias=self.use_bias, name="up")(x)
         y = drop(activation(self.activation)(y))
         return drop(Linear((x.shape[-1],), use_bias=self.use_bias, name="down")(y))
@@ -204,6 +226,6 @@ class Attention(nn.Module):
         q = Linear(heads, name="query")(queries)
         k = Linear(heads, name="key")(memory)
         v = Linear(heads, name="value")(memory)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = functools.partial(Dropout(self.dropout), train=train)
         context = attend(q, k, v, causal=self.causal, drop=drop)
         return Linear((queries.shape[-1],), in_axes=2, name="out")(context)

@@ -33,34 +33,30 @@ def forward_costs(
     def masked(both: tuple[PyTree, PyTree], state: PyTree, *inputs: Array) -> Array:
         return dense(pruning.apply(*both), state, *inputs)
 
+    params = trained.params
+    functions: dict[str, tuple[Any, PyTree]] = {"dense": (dense, params)}
+    functions |= {f"masked {d}": (masked, (params, mask)) for d, mask in masks.items()}
+    kept_by = {"dense": (1.0, pruning.ones(params))}
+    kept_by |= {f"masked {d}": (d, mask) for d, mask in masks.items()}
     found = []
-    params, size = trained.params, trees.size(trained.params)
     for batch in batches:
         starts = jnp.asarray(np.resize(task.starts("test"), batch))
         inputs = (trained.state, *task.windows.gather(starts).inputs)
         count = costs.count(dense, params, *inputs)
-        timing = costs.measure(dense, params, *inputs)
-        found.append(_cost("dense", 1.0, size, size, batch, count.flops, count.flops, timing))
-        for density, mask in masks.items():
-            nonzero = sum(kept for kept, _ in pruning.summary(mask).values())
-            sparse = count.sparse_flops(mask)
-            timing = costs.measure(masked, (params, mask), *inputs)
-            found.append(
-                _cost("masked", density, size, nonzero, batch, count.flops, sparse, timing)
+        for name, timing in costs.measure_in_turns(functions, *inputs).items():
+            density, mask = kept_by[name]
+            q1, q3 = timing.quartiles
+            cost = records.Cost(
+                variant=name.split()[0],
+                density=density,
+                params=trees.size(params),
+                nonzero=sum(kept for kept, _ in pruning.summary(mask).values()),
+                batch=batch,
+                flops=count.flops,
+                sparse_flops=count.sparse_flops(mask),
+                median_ms=1e3 * timing.median,
+                q1_ms=1e3 * q1,
+                q3_ms=1e3 * q3,
             )
+            found.append(cost)
     return tuple(found)
-
-
-def _cost(
-    variant: str,
-    density: float,
-    params: int,
-    nonzero: int,
-    batch: int,
-    flops: int,
-    sparse_flops: int,
-    timing: costs.Timing,
-) -> records.Cost:
-    q1, q3 = timing.quartiles
-    times = (1e3 * timing.median, 1e3 * q1, 1e3 * q3)
-    return records.Cost(variant, density, params, nonzero, batch, flops, sparse_flops, *times)

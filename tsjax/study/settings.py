@@ -81,7 +81,7 @@ class TrainSettings:
     activation: str = _setting("gelu", "relu or gelu")
     embed: str = _setting("timeF", "time embedding: timeF, fixed or learned")
 
-    epochs: int = _setting(5, "training epochs, at most")
+    epochs: int = _setting(4, "training epochs, at most")
     batch_size: int = _setting(32, "windows per step")
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start")
     lr_decay: float = _setting(0.5, "factor on the learning rate after each epoch")
