@@ -30,12 +30,13 @@ def run(settings: study.StudySettings) -> records.Study:
     ladder = study.ladder(task, trained, settings.densities)
     tuned = study.fine_tune_all(task, trained, settings)
 
-    masks = {t.record.rung.density: t.mask for t in tuned}
+    pruned = [t for t in tuned if t.record.rung.kept < t.record.rung.prunable]
+    masks = {t.record.rung.density: t.mask for t in pruned}
     if not masks:
         masks = {ladder[-1].density: study.magnitude_mask(trained.params, ladder[-1].asked)}
     costs = study.forward_costs(task, trained, masks, settings.cost_batches)
     variants = {"dense": Variant(trained.params, trained.state, None)}
-    for t in tuned:
+    for t in pruned:
         name = f"density {t.record.rung.density:.2g}, fine-tuned"
         variants[name] = Variant(t.params, t.state, t.mask)
 

@@ -133,6 +133,17 @@ def test_finetuned():
     assert findings.finetuned_sentence(absent) == "Fine-tuning was not asked for."
 
 
+def test_the_dense_model_trained_on_as_long_is_the_control():
+    tuned = example.study().finetuned[0]
+    whole = dataclasses.replace(tuned.rung, kept=tuned.rung.prunable, nonzero=tuned.rung.params)
+    control = dataclasses.replace(tuned, rung=whole, mse=0.9 * example.DENSE.mse)
+    study = example.study(finetuned=(control, *example.study().finetuned))
+    assert text(findings.finetuned_sentence(study)).endswith(
+        "Trained on just as long without a mask, the dense model itself reaches MSE 0.405 "
+        "(−10.0 % against dense)."
+    )
+
+
 def test_time_within_the_spread():
     study = with_times(("dense", 1, 3.9, 4.0, 4.2), ("masked", 1, 4.0, 4.1, 4.3))
     assert findings.timing_sentence(study) == (

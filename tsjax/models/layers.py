@@ -10,6 +10,7 @@ together with another: masks, dependency groups and slices can then address them
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -64,6 +65,12 @@ class Dropout(nn.Module):
         words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
         return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), jnp.zeros_like(x))
+
+
+def dropout(rate: float, *, train: bool) -> Callable[[Array], Array]:
+    """A dropout layer of the module that is being called, as a function of its input."""
+    layer: Any = Dropout(rate)
+    return lambda x: layer(x, train=train)
 
 
 class Linear(nn.Module):
@@ -163,7 +170,7 @@ class DataEmbedding(nn.Module):
         )(x)
         y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks)
         y = y + table[None, : x.shape[1]].astype(y.dtype)
-        return Dropout(self.dropout)(y, train=train)
+        return dropout(self.dropout, train=train)(y)
 
 
 class FeedForward(nn.Module):
@@ -176,7 +183,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        drop = functools.partial(Dropout(self.dropout), train=train)
+        drop = dropout(self.dropout, train=train)
         y = Linear((self.d_ff,), use_bias=self.use_bias, name="up")(x)
         y = drop(activation(self.activation)(y))
         return drop(Linear((x.shape[-1],), use_bias=self.use_bias, name="down")(y))
@@ -226,6 +233,6 @@ class Attention(nn.Module):
         q = Linear(heads, name="query")(queries)
         k = Linear(heads, name="key")(memory)
         v = Linear(heads, name="value")(memory)
-        drop = functools.partial(Dropout(self.dropout), train=train)
+        drop = dropout(self.dropout, train=train)
         context = attend(q, k, v, causal=self.causal, drop=drop)
         return Linear((queries.shape[-1],), in_axes=2, name="out")(context)

@@ -10,13 +10,19 @@ Dimensions: B batch, C channels in (``enc_in``), F time marks, D ``d_model``.
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 from jax import Array
 
 from tsjax.models.base import ForecastConfig
-from tsjax.models.layers import Attention, DataEmbedding, Dropout, FeedForward, LayerNorm, Linear
+from tsjax.models.layers import (
+    Attention,
+    DataEmbedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    dropout,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        drop = functools.partial(Dropout(self.config.dropout), train=train)
+        drop = dropout(self.config.dropout, train=train)
         attend = _attention(self.config, "attention")
         x = LayerNorm(name="norm1")(x + drop(attend(x, x, train=train)))
         return LayerNorm(name="norm2")(x + _feed_forward(self.config)(x, train=train))
@@ -74,7 +80,7 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
-        drop = functools.partial(Dropout(self.config.dropout), train=train)
+        drop = dropout(self.config.dropout, train=train)
         attend = _attention(self.config, "self_attention", causal=True)
         x = LayerNorm(name="norm1")(x + drop(attend(x, x, train=train)))
         attend = _attention(self.config, "cross_attention")

@@ -232,7 +232,15 @@ def finetuned_sentence(study: Study) -> str:
     if not study.finetuned:
         return "Fine-tuning was not asked for."
     start = "Fine-tuned with the mask held,"
-    return _lowest_sentence(lowest_finetuned(study), start, study.dense.mse)
+    found = _lowest_sentence(lowest_finetuned(study), start, study.dense.mse)
+    control = next((t for t in study.finetuned if t.rung.kept == t.rung.prunable), None)
+    if control is None:
+        return found
+    change = formats.change(excess(control.mse, study.dense.mse))
+    return (
+        f"{found} Trained on just as long without a mask, the dense model itself reaches MSE "
+        f"{formats.error(control.mse)} ({change} against dense)."
+    )
 
 
 def revived(study: Study) -> list[FineTuning]:

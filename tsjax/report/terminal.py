@@ -73,14 +73,12 @@ def terminal_table(study: Study) -> str:
         lines.append(line("fine-tuned", formats.short_share(one.rung.density), one.mse, one.mae))
     for found in findings.timings(study)[:2]:
         spread = "within" if found.within_spread else "beyond"
-        density = formats.short_share(found.cost.density)
+        dense_ms, masked_ms = (formats.milliseconds(c.median_ms) for c in (found.dense, found.cost))
         lines.append(
             _plain(
-                f"time at batch {found.cost.batch}, masked {density}"
-                f" / dense: {formats.milliseconds(found.cost.median_ms)} / "
-                f"{formats.milliseconds(found.dense.median_ms)} ms = {formats.times(found.ratio)},"
-                f" {spread} the spread"
-            )[:_WIDTH]
+                f"batch {found.cost.batch}: dense {dense_ms} ms, masked {masked_ms} ms "
+                f"({formats.times(found.ratio)}, {spread} the spread)"
+            )
         )
     back = findings.revived(study)
     if back:

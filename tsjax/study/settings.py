@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "full_rate_epochs": 2,
         "drop_last_test": True,
         "densities": pruning.ladder(0.8, 9),
-        "finetune_densities": (0.8**5,),
+        "finetune_densities": (1.0, 0.8**5),
     },
 }
 """``tslib``: what Time-Series-Library does; ``paper``: what arXiv 2412.12883 ran, at its size."""
@@ -175,7 +175,8 @@ class PruneSettings(TrainSettings):
         pruning.ladder(0.8, 10, floor=0.01), "densities to test, without fine-tuning"
     )
     finetune_densities: tuple[float, ...] = _setting(
-        (0.8**5, 0.8**10), "densities to fine-tune at; empty for none"
+        (1.0, 0.8**5, 0.8**10),
+        "densities to fine-tune at; 1 is the control, the dense model trained on as long",
     )
     finetune_epochs: int = _setting(2, "fine-tuning epochs, at most")
 

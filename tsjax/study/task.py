@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tsjax import data, models
@@ -118,14 +117,7 @@ def set_up(settings: TrainSettings) -> Task:
     )
     model = models.create(s.model, config)
     params, state = models.init(model, jax.random.key(s.seed))
-    windows = Windows(
-        jnp.asarray(dataset.values),
-        jnp.asarray(dataset.marks),
-        s.seq_len,
-        s.label_len,
-        s.pred_len,
-    )
-    return Task(s, dataset, windows, config, models.forward(model), params, state)
+    return Task(s, dataset, Windows.of(dataset), config, models.forward(model), params, state)
 
 
 def describe(dataset: data.Dataset) -> records.Data:

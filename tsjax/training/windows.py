@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,12 @@ class Windows:
                 "need seq_len >= 1, pred_len >= 1 and 0 <= label_len <= seq_len, got "
                 f"{self.seq_len}, {self.pred_len} and {self.label_len}"
             )
+
+    @classmethod
+    def of(cls, dataset: Any) -> Self:
+        """The windows of a :class:`tsjax.data.Dataset`, or of anything with the same attributes."""
+        lengths = (dataset.seq_len, dataset.label_len, dataset.pred_len)
+        return cls(jnp.asarray(dataset.values), jnp.asarray(dataset.marks), *lengths)
 
     def gather(self, starts: Array) -> Batch:
         """The windows whose look-backs begin at rows ``starts`` [B]; works inside jit."""

@@ -1,0 +1,45 @@
+"""What the README shows runs as it is written."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path):
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["1.0", "0.5", "0.1"]
+    errors = [float(re.search(r"mse=([\d.]+)", line)[1]) for line in lines]
+    assert errors[0] < errors[2]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_the_commands_exist():
+    usage = subprocess.run(
+        [ROOT / "launch.sh", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for block in blocks("bash"):
+        for command in re.findall(r"\./launch\.sh ([a-z]+)", block):
+            assert re.search(rf"^  {command} ", usage, re.MULTILINE), command
