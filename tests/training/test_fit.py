@@ -228,7 +228,7 @@ def test_a_first_epoch_that_is_not_finite_is_an_error():
     with pytest.raises(FloatingPointError, match="finite") as error:
         fit(linear, make_params(), (), broken, TRAIN, VAL, QUICK, label="fine-tune")
     assert str(error.value) == (
-        "fine-tune: the loss was not finite in epoch 1, and no epoch gave a finite validation "
+        "fine-tune: the error was not finite in epoch 1, and no epoch gave a finite validation "
         "error; try a learning rate below 0.01"
     )
 
@@ -248,7 +248,7 @@ def test_a_loss_that_turns_bad_later_ends_training_and_keeps_the_best():
         return forecast * broken, {"steps": state["steps"] + 1}
 
     fitted = fit_constant(0.0, 100.0, 100.0, breaking, {"steps": jnp.int32(0)}, epochs=5)
-    assert fitted.ended == "the loss was not finite in epoch 2"
+    assert fitted.ended == "the error was not finite in epoch 2"
     assert (fitted.best_epoch, len(fitted.epochs)) == (1, 1)
     np.testing.assert_allclose(fitted.params["w"], 0.2, rtol=1e-3)
 

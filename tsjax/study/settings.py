@@ -81,7 +81,7 @@ class TrainSettings:
     activation: str = _setting("gelu", "relu or gelu")
     embed: str = _setting("timeF", "time embedding: timeF, fixed or learned")
 
-    epochs: int = _setting(4, "training epochs, at most")
+    epochs: int = _setting(3, "training epochs, at most")
     batch_size: int = _setting(32, "windows per step")
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start")
     lr_decay: float = _setting(0.5, "factor on the learning rate after each epoch")
@@ -178,7 +178,7 @@ class PruneSettings(TrainSettings):
         (1.0, 0.8**5, 0.8**10),
         "densities to fine-tune at; 1 is the control, the dense model trained on as long",
     )
-    finetune_epochs: int = _setting(2, "fine-tuning epochs, at most")
+    finetune_epochs: int = _setting(1, "fine-tuning epochs, at most")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""

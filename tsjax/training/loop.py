@@ -106,7 +106,7 @@ def fit(
     """Trains ``params`` with Adam on the mean squared error, and returns the best epoch's.
 
     Training ends after ``config.epochs``, when the validation error has not fallen for
-    ``config.patience`` epochs, or when the loss is no longer finite.
+    ``config.patience`` epochs, or when an error is no longer finite.
 
     Args:
       forward: the model, see :mod:`tsjax.training.steps`.
@@ -122,7 +122,8 @@ def fit(
       progress: whether to show the bar; by default only on a terminal.
 
     Raises:
-      FloatingPointError: if the loss is not finite before one epoch has been validated.
+      FloatingPointError: if an error is not finite before one epoch has been validated.
+      ValueError: if there is no window to train on or to validate on.
     """
     for part, starts in (("train on", train_starts), ("validate on", val_starts)):
         if not len(starts):
@@ -146,15 +147,16 @@ def fit(
             learning_rate = float(rate(train.step))
             batches = _shuffled(train_starts, batch_size, steps, (config.seed, epoch))
             train, loss = _run_epoch(train, windows, batches, bar, forward, tx)
-            if not math.isfinite(loss):
-                ended = f"the loss was not finite in epoch {epoch}"
-                break
             val = evaluate(
                 forward, train.params, train.state, windows, val_starts,
                 mask=mask, batch_size=config.batch_size,
             )  # fmt: skip
+            if not (math.isfinite(loss) and math.isfinite(val.mse)):
+                ended = f"the error was not finite in epoch {epoch}"
+                break
             seconds = time.perf_counter() - began
             epochs.append(Epoch(epoch, learning_rate, loss, val.mse, val.mae, seconds))
+            bar.clear()  # The line goes above the bar, not into it.
             log.info(
                 "%s, epoch %d of %d: train MSE %.4f, validation MSE %.4f, MAE %.4f, %.1f s",
                 label, epoch, config.epochs, loss, val.mse, val.mae, seconds,
