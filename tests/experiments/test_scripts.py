@@ -130,7 +130,7 @@ BAD_FILES = {
     "text in a channel": (set_cell("wind", 30, "calm"), "wind.*calm|calm.*wind"),
     "missing value": (set_cell("wind", 30, ""), "wind"),
     "constant channel": (flat, "wind.*constant|constant.*wind"),
-    "too short": (lambda f: f.head(60), "too short|rows"),
+    "too short": (lambda f: f.head(40), "too short|rows"),
 }
 
 
