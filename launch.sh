@@ -60,10 +60,13 @@ has_nvidia_driver() {
 }
 
 check_disk() {
-  local needed_mb=$1 free_mb
-  free_mb=$(df -Pm "$root" | awk 'NR == 2 {print $4}')
+  local needed_mb=$1 free_mb place=$venv
+  until [[ -d $place ]]; do
+    place=$(dirname "$place")
+  done
+  free_mb=$(df -Pm "$place" | awk 'NR == 2 {print $4}')
   if ((free_mb < needed_mb)); then
-    fail "not enough disk: ${needed_mb} MB are needed in ${root}, ${free_mb} MB are free"
+    fail "not enough disk: ${needed_mb} MB are needed in ${place}, ${free_mb} MB are free"
   fi
 }
 
@@ -102,7 +105,8 @@ setup() {
   log=$(mktemp "${TMPDIR:-/tmp}/tsjax-setup-XXXXXX.log") || fail "cannot write to ${TMPDIR:-/tmp}"
   printf 'Setting up %s (only this once; it takes a few minutes) ...\n' "$venv" >&2
   rm -f "$stamp"
-  "$venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$venv" >"$log" 2>&1 ||
+  # An interrupted venv can hold a Python without pip.
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" >"$log" 2>&1 ||
     fail "cannot make a virtual environment in $venv (see $log)"
   "$venv/bin/python" -m pip install --disable-pip-version-check --retries 2 \
     -e "${root}[$extra$cuda]" >"$log" 2>&1 || explain_pip "$log"

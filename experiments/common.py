@@ -1,7 +1,10 @@
 """What the scripts share: flags made from the settings, messages, the place for results."""
 
+import csv
 import dataclasses
+import itertools
 import logging
+import os
 import sys
 import time
 import types
@@ -12,6 +15,7 @@ from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
+from jax.errors import JaxRuntimeError
 
 from tsjax import study
 
@@ -19,6 +23,16 @@ FLAGS = flags.FLAGS
 
 TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "show where an error arose", module_name=sys.argv[0]
+)
+
+# What a person can mend; anything else is a fault of ours, and shows where it arose.
+_REFUSALS = (
+    ValueError,
+    OSError,
+    ImportError,
+    FloatingPointError,
+    MemoryError,
+    JaxRuntimeError,
 )
 
 _DEFINE: dict[type, Callable[..., Any]] = {
@@ -48,10 +62,10 @@ def main(settings: type[study.TrainSettings], run: Callable[[Any], Any]) -> None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
-        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        except _REFUSALS as error:
             if TRACEBACK.value:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_in_a_line(error)}", file=sys.stderr)
             sys.exit(2)
 
     app.run(guarded)
@@ -61,13 +75,43 @@ def results_folder(settings: study.TrainSettings) -> Path:
     """Claims the folder for a run's results: ``--out_dir``, or a new one below ``runs/``.
 
     Raises:
-      ValueError: if it cannot be written.
+      ValueError: if it cannot be written, or holds a run.
     """
     if settings.out_dir is not None:
         return study.claim(Path(settings.out_dir))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{settings.script}-{Path(settings.dataset).stem}-{settings.model}"
-    return study.claim(Path("runs") / f"{name}-h{settings.pred_len}")
+    folder = Path("runs") / f"{name}-h{settings.pred_len}"
+    tries = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
+    return study.claim(next(f for f in itertools.chain([folder], tries) if not f.exists()))
+
+
+def folder_and_model(task: study.Task, settings: study.PruneSettings) -> tuple[Path, study.Trained]:
+    """The run's folder, and the model: restored where the settings name a run, else trained.
+
+    Raises:
+      ValueError: if the run cannot be restored (no folder is made then), or the folder not claimed.
+    """
+    if settings.checkpoint is None:
+        folder = results_folder(settings)
+        return folder, study.train(task, folder)
+    trained = study.restore(task, Path(settings.checkpoint))
+    return results_folder(settings), trained
+
+
+def provenance(settings: study.TrainSettings) -> dict[str, Any]:
+    """What every result names: the command that repeats it, its settings, what it ran on."""
+    return {
+        "command": settings.command(),
+        "config": study.as_dict(settings),
+        "versions": study.versions(),
+    }
+
+
+def _in_a_line(error: BaseException) -> str:
+    """The whole message; of the device's long ones the first line."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0] if isinstance(error, JaxRuntimeError) else "\n".join(lines)
 
 
 def _log_to_stderr() -> None:
@@ -103,10 +147,18 @@ def from_flags(
     """
     given: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(settings).items():
-        if name in values and values[name].value is not None:
-            value = values[name].value
-            is_list = typing.get_origin(hint) is tuple
-            given[name] = _listed(name, value, typing.get_args(hint)[0]) if is_list else value
+        value = values[name].value if name in values else None
+        if typing.get_origin(hint) is tuple and value is not None:
+            value = _listed(name, value, typing.get_args(hint)[0])
+        elif name in ("checkpoint", "out_dir") and value:
+            # pathlib refuses a ~user that is not known; here it is a folder of that name.
+            value = os.path.expanduser(value)  # noqa: PTH111
+        elif value == "":
+            given[name] = value = None
+        if value is not None:
+            given[name] = value
+    if "data_dir" not in given and given.get("dataset", "synthetic") != "synthetic":
+        given["data_dir"] = os.environ.get("TSJAX_DATA_DIR")
     return settings.make(**given)
 
 
@@ -125,8 +177,8 @@ def _plain_type(hint: Any) -> Any:
 
 
 def _listed(name: str, text: str, kind: type) -> tuple[Any, ...]:
-    """``"0.8,0.5"`` as a tuple of ``kind``."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    """``"0.8,0.5"``, a line of CSV, as a tuple of ``kind``."""
+    words = next(csv.reader([text], skipinitialspace=True), [])
     try:
         return tuple(kind(word) for word in words)
     except ValueError:

@@ -4,10 +4,12 @@
 
 Without ``--checkpoint`` it trains first. The claim under test (arXiv 2412.12883): about half of the
 weights can go without loss in most models, and fine-tuning with the mask held wins back much of
-what is lost below. Leaves ``pruning.json`` in the run folder.
+what is lost below. Leaves ``pruning.json`` in the run folder, and the fine-tuned weights with their
+masks in ``finetuned-DENSITY/``.
 """
 
 import dataclasses
+from typing import Any
 
 from experiments import common
 from tsjax import study
@@ -18,11 +20,14 @@ from tsjax.study import records
 class Result:
     """Test errors of the dense model, at each density, and after fine-tuning."""
 
-    folder: str
+    command: str
+    config: dict[str, Any]
+    versions: dict[str, str]
     dense: records.Error
     baselines: tuple[records.Error, ...]
     ladder: tuple[records.Rung, ...]
     finetuned: tuple[records.FineTuning, ...]
+    warnings: tuple[str, ...]
 
 
 def run(settings: study.PruneSettings) -> Result:
@@ -32,15 +37,20 @@ def run(settings: study.PruneSettings) -> Result:
       ValueError: if something asked for is not sound; nothing has been written then.
     """
     task = study.set_up(settings)
-    folder = common.results_folder(settings)
-    trained = study.train_or_restore(task, settings, folder)
+    folder, trained = common.folder_and_model(task, settings)
     ladder = study.ladder(task, trained, settings.densities)
-    tuned = study.fine_tune_all(task, trained, settings)
+    tuned, warnings = study.fine_tune_all(task, trained, settings, folder)
     result = Result(
-        str(folder), trained.error, task.baselines(), ladder, tuple(t.record for t in tuned)
+        **common.provenance(settings),
+        dense=trained.error,
+        baselines=task.baselines(),
+        ladder=ladder,
+        finetuned=tuple(t.record for t in tuned),
+        warnings=warnings,
     )
     study.write_json(result, folder / "pruning.json")
     _show(result)
+    print(f"run folder: {folder}")
     return result
 
 
@@ -53,7 +63,8 @@ def _show(result: Result) -> None:
     for asked, rung in sorted(rungs.items(), reverse=True):
         after = f"  fine-tuned MSE {tuned[asked].mse:.4f}" if asked in tuned else ""
         print(f"density {rung.density:<8.4f} test MSE {rung.mse:.4f}  MAE {rung.mae:.4f}{after}")
-    print(f"run folder: {result.folder}")
+    for warning in result.warnings:
+        print(f"WARNING: {warning}")
 
 
 if __name__ == "__main__":

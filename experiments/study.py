@@ -24,34 +24,31 @@ def run(settings: study.StudySettings) -> records.Study:
     began = time.perf_counter()
     report.require()
     task = study.set_up(settings)
-    folder = common.results_folder(settings)
-
-    trained = study.train_or_restore(task, settings, folder)
+    folder, trained = common.folder_and_model(task, settings)
     ladder = study.ladder(task, trained, settings.densities)
-    tuned = study.fine_tune_all(task, trained, settings)
+    tuned, warnings = study.fine_tune_all(task, trained, settings, folder)
 
     pruned = [t for t in tuned if t.record.rung.kept < t.record.rung.prunable]
     masks = {t.record.rung.density: t.mask for t in pruned}
     if not masks:
-        masks = {ladder[-1].density: study.magnitude_mask(trained.params, ladder[-1].asked)}
-    costs = study.forward_costs(task, trained, masks, settings.cost_batches)
+        sparsest = min(ladder, key=lambda rung: rung.kept)
+        masks = {sparsest.density: study.magnitude_mask(trained.params, sparsest.asked)}
     variants = {"dense": Variant(trained.params, trained.state, None)}
     for t in pruned:
-        name = f"density {t.record.rung.density:.2g}, fine-tuned"
+        name = f"density {t.record.rung.density:.4g}, fine-tuned"
         variants[name] = Variant(t.params, t.state, t.mask)
 
     result = records.Study(
-        command=settings.command(),
-        config=study.as_dict(settings),
-        versions=study.versions(),
+        **common.provenance(settings),
         data=study.describe(task.dataset),
         baselines=task.baselines(),
         dense=trained.error,
         training=trained.training,
         ladder=ladder,
         finetuned=tuple(t.record for t in tuned),
-        costs=costs,
+        costs=study.forward_costs(task, trained, masks, settings.cost_batches),
         forecasts=study.forecasts(task, variants),
+        warnings=warnings,
         seconds=time.perf_counter() - began,
     )
     page = report.write(result, folder)

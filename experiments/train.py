@@ -8,7 +8,7 @@ and ``test.json`` with the test error beside those of repeating the last value a
 """
 
 import dataclasses
-from pathlib import Path
+from typing import Any
 
 from experiments import common
 from tsjax import study
@@ -17,9 +17,11 @@ from tsjax.study import records
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The test error of the trained model, and of the baselines."""
+    """The test error of the trained model and of the baselines; how to repeat it."""
 
-    folder: str
+    command: str
+    config: dict[str, Any]
+    versions: dict[str, str]
     dense: records.Error
     baselines: tuple[records.Error, ...]
 
@@ -33,11 +35,11 @@ def run(settings: study.TrainSettings) -> Result:
     task = study.set_up(settings)
     folder = common.results_folder(settings)
     trained = study.train(task, folder)
-    result = Result(str(folder), trained.error, task.baselines())
+    result = Result(**common.provenance(settings), dense=trained.error, baselines=task.baselines())
     study.write_json(result, folder / "test.json")
     for error in (result.dense, *result.baselines):
         print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
-    print(f"run folder: {Path(result.folder)}")
+    print(f"run folder: {folder}")
     return result
 
 

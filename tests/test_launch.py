@@ -74,6 +74,28 @@ def test_a_full_disk_is_said_before_anything_is_made(launch):
     assert not launch.venv.exists()
 
 
+def test_the_disk_that_counts_is_that_of_the_environment(launch, tmp_path):
+    full = f'[ "$2" = {tmp_path} ] && free=10 || free=99999'
+    launch.stub("df", f'{full}; echo header; echo "/dev/x 1 1 $free 99% $2"')
+    line = last_line(launch("setup", TSJAX_VENV=str(tmp_path / "new" / "deep" / "venv")))
+    assert line.endswith(f"2000 MB are needed in {tmp_path}, 10 MB are free")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_environment_without_pip_is_made_anew(launch, tmp_path):
+    """What an interrupted `python -m venv` leaves has a Python and no pip."""
+    bin_dir = launch.venv / "bin"
+    bin_dir.mkdir(parents=True)
+    (bin_dir / "python").write_text('#!/bin/sh\n[ "$2" != pip ]\n')
+    (bin_dir / "python").chmod(0o755)
+    made = tmp_path / "made"
+    stub = f'[ "$2" = venv ] && echo "$@" > {made} && exit 1; exec {sys.executable} "$@"'
+    launch.stub("python-stub", stub)
+    line = last_line(launch("setup", PYTHON="python-stub", TSJAX_CUDA="0"))
+    assert "cannot make a virtual environment in" in line
+    assert made.read_text() == f"-m venv --clear {launch.venv}\n"
+
+
 def test_a_python_without_venv_is_said(launch):
     stub = f'case "$2" in *ensurepip*) exit 1;; esac; exec {sys.executable} "$@"'
     launch.stub("python-bare", stub)

@@ -84,7 +84,7 @@ def test_an_unknown_name_brings_near_names_of_sets_and_files(folder):
         data.load("ETTh3", folder)
     with pytest.raises(ValueError, match=r"'othr' \(did you mean 'other'\?\).*Weather, ILI, mine"):
         data.load("othr", folder)
-    with pytest.raises(ValueError, match="no data_dir given, TSJAX_DATA_DIR not set"):
+    with pytest.raises(ValueError, match="none is set: --data_dir, data_dir= or TSJAX_DATA_DIR"):
         data.load("mine")
 
 
@@ -104,8 +104,20 @@ def test_a_known_set_without_a_file_says_where_to_get_it(folder):
 def test_a_missing_path_or_folder(folder):
     with pytest.raises(FileNotFoundError, match=r"no file 'mne.csv', .*did you mean 'mine.csv'"):
         data.load("mne.csv", folder)
-    with pytest.raises(FileNotFoundError, match=r"^data_dir is '/no/such', which is not a folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^--data_dir .data_dir=. is '/no/such', which is not a folder"
+    ):
         data.load("mine", "/no/such")
+
+
+def test_a_home_that_does_not_exist_is_a_missing_path_or_folder(folder):
+    home = "~no_such_user"
+    with pytest.raises(FileNotFoundError, match=f"data_dir=. is '{home}/x', which is not a folder"):
+        data.load("mine", f"{home}/x")
+    with pytest.raises(FileNotFoundError, match=f"no file '{home}/x.csv', as a path or in"):
+        data.load(f"{home}/x.csv", folder)
+    with pytest.raises(ValueError, match=f"no data set '{home}/x'"):
+        data.load(f"{home}/x", folder)
 
 
 def test_a_missing_folder_from_the_environment_is_named(monkeypatch):

@@ -1,5 +1,7 @@
 """Missing values and the notes about what is odd."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,8 +28,8 @@ def test_missing_values_are_an_error_with_counts_and_first_dates(tmp_path):
         load(tmp_path, HOLES)
     assert str(error.value) == (
         f"{tmp_path / 'x.csv'}: missing values (blank, NaN or infinite): a 4 (first 2020-01-01 "
-        "00:00:00), b 1 (first 2020-01-01 05:00:00); fill them with missing='previous' or "
-        "missing='linear'"
+        "00:00:00), b 1 (first 2020-01-01 05:00:00); fill them with --missing (missing=): previous "
+        "or linear"
     )
 
 
@@ -35,7 +37,7 @@ def test_previous_repeats_the_value_before(tmp_path):
     series = load(tmp_path, HOLES, missing="previous")
     np.testing.assert_array_equal(series.values[:, 0], [1, 1, 1, 1, 4, 4])
     np.testing.assert_array_equal(series.values[:, 1], [1, 2, 3, 4, 5, 5])
-    assert any("filled with missing='previous': a 4" in note for note in series.notes)
+    assert any("filled (missing=previous): a 4" in note for note in series.notes)
 
 
 def test_linear_interpolates_in_time_and_leaves_known_values_alone(tmp_path):
@@ -54,7 +56,7 @@ def test_previous_never_looks_ahead(tmp_path):
 
 
 def test_an_empty_channel_cannot_be_filled(tmp_path):
-    with pytest.raises(ValueError, match="no value at all in a; leave out with channels="):
+    with pytest.raises(ValueError, match="no value at all in a; choose other columns with"):
         load(tmp_path, {"a": [NAN] * 4, "b": range(4)}, missing="previous")
 
 
@@ -124,6 +126,14 @@ def test_zeros_and_jumps_that_do_not_fit_are_noted(tmp_path):
             "spike 1 (first 2020-01-09 08:00:00).",
         ],
     ]
+
+
+def test_numbers_at_the_end_of_float64_bring_no_warning(tmp_path):
+    huge = [1e308, -1e308, 1e308, 1.0, -1e308]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        series = load(tmp_path, {"a": huge, "b": range(5)}, missing="linear")
+    np.testing.assert_array_equal(series.values[:, 0], huge)
 
 
 def test_filled_values_are_not_pointed_out(tmp_path):

@@ -111,13 +111,21 @@ def test_blanks_around_names_are_removed_and_noted(load):
             {"date_column": "Date"},
             r"no date column 'Date' \(did you mean 'date'\?\): name it",
         ),
-        ("time,a\n1,2\n3,4\n", {}, "no date column 'date'.*date_column=; its columns are time, a"),
+        (
+            "time,a\n1,2\n3,4\n",
+            {},
+            "name it with --date_column .date_column=.; its columns are time, a",
+        ),
         ("date,a,b,a\n", {}, "has duplicate columns: 'a'; rename or remove"),
-        ("date,,a\n", {}, r"column 2 has no name: name it, or leave it out with channels="),
+        (
+            "date,,a\n",
+            {},
+            r"column 2 has no name: name it, or choose other columns with --ch",
+        ),
         ("date\n2020-01-01\n2020-01-02\n", {}, "no channel beside the date column 'date'"),
         (GOOD, {"channels": []}, "no channel beside the date column"),
         (GOOD, {"channels": ["aa", "date"]}, r"no channel 'aa'.*'a'.*, 'date'.*channels are a, b$"),
-        (GOOD, {"channels": ["a", "a"]}, "channels= names a more than once"),
+        (GOOD, {"channels": ["a", "a"]}, r"--channels \(channels=\) names a more than once"),
         (GOOD + "2020-01-01 02:00:00,1\n", {}, "row 3 has 2 fields where the header has 3 .1 such"),
         (GOOD + "2020-01-01 02:00:00,1,2,3\n", {}, "row 3 has 4 fields where the header has 3"),
         (GOOD + '"2020-01-01 02:00:00",1\n', {}, "row 3 has 2 fields"),
@@ -142,6 +150,9 @@ def test_blanks_around_names_are_removed_and_noted(load):
             ),
         ),
         ("date,a\n2020-01-01,True\n2020-01-02,False\n", {}, "'a' has 'True' in row 1"),
+        ("date,a\n2020-01-01,True\n2020-01-02,\n", {}, "'a' has 'True' in row 1"),
+        (f"date,a\n2020-01-01,{'9' * 400}\n2020-01-02,1\n", {}, "missing values .*: a 1 .first"),
+        (f"date,a\n2020-01-01,{'9' * 5000}\n2020-01-02,1\n", {}, "'a' has '9{40}' in row 1"),
         (GOOD, {"rows": 1}, "rows is 1: a series needs at least 2"),
         (GOOD, {"preset": "papr"}, r"preset is 'papr' \(did you mean 'paper'\?\): use one of"),
         (GOOD, {"missing": "drop"}, "missing is 'drop': use one of error, previous, linear"),
@@ -157,5 +168,28 @@ def test_bad_input_is_one_clear_line(load, content, options, match):
 
 
 def test_a_quote_that_never_ends_is_reported_with_the_file(load):
-    with pytest.raises(ValueError, match=r"x.csv is not well-formed CSV: .*; correct the file"):
+    with pytest.raises(ValueError, match=r"x.csv: unbalanced quote near row 3 .*; correct the"):
         load(GOOD + '2020-01-01 02:00:00,1,"2\n')
+
+
+HOURS = "".join(f"{hour},1,2\n" for hour in pd.date_range("2020-01-01", periods=6000, freq="h"))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ('date,a,b\n2020-01-01,1,"2\n' + HOURS, "unbalanced quote near row 1 .field larger than"),
+        ('date,"a,b\n' + HOURS, "unbalanced quote in the header .unexpected end of data"),
+        ('date,a,b\n2020-01-01,1,"2"3\n' + HOURS, "unbalanced quote near row 1 .',' expected"),
+        (f"date,{'a' * 140_000},b\n" + HOURS, "column 2 has a name of 140000 characters: expected"),
+        (f"date,a,b\n{'9' * 140_000},1,2\n" + HOURS, "row 1 is not a date: '9{40}' "),
+        (f"date,a,b\n2020-01-01,{'x' * 140_000},2\n" + HOURS, "'a' has 'x{40}' in row 1"),
+    ],
+    ids=["quote", "header_quote", "early_quote", "header", "date", "number"],
+)
+def test_what_is_very_long_is_one_short_line(load, content, match):
+    with pytest.raises(ValueError, match=match) as error:
+        load(content)
+    assert "x.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400

@@ -82,7 +82,7 @@ def test_ett_splits_count_months_of_thirty_days(split, scale):
 
 
 def test_a_series_too_short_for_its_split_rule():
-    match = "x has 900 rows, but split 'ett_hour' .* needs 14400: .* split='ratio'"
+    match = "x has 900 rows, but split 'ett_hour' .* needs 14400: .* choose ratio with --split"
     with pytest.raises(ValueError, match=match):
         data.prepare(make_series(900, "ett_hour"), **LENGTHS)
 
@@ -170,6 +170,27 @@ def test_numbers_that_do_not_fit_are_refused():
     series.values[3, 1] = 1e308
     series.values[4, 1] = -1e308
     with pytest.raises(ValueError, match="too large or too small to scale in float32: b; correct"):
+        data.prepare(series, **LENGTHS)
+
+
+@pytest.mark.parametrize(("jump", "fits"), [(1e-20, True), (1e-14, False), (1.0, False)])
+def test_a_channel_nearly_constant_in_training_is_refused_where_squares_would_overflow(jump, fits):
+    series = make_series()
+    series.values[:280, 1] = np.arange(280) % 2 * 1e-30
+    series.values[280:, 1] = jump
+    if not fits:
+        with pytest.raises(ValueError, match="too small to scale in float32: b; correct") as error:
+            data.prepare(series, **LENGTHS)
+        assert "\n" not in str(error.value)
+        return
+    largest = np.abs(data.prepare(series, **LENGTHS).values).max()
+    assert np.isfinite(largest**2 * np.float32(1e12))
+
+
+def test_a_spread_that_underflows_is_refused_without_a_warning():
+    series = make_series()
+    series.values[:, 1] = np.arange(400) % 2 * 5e-324
+    with pytest.raises(ValueError, match="too small to scale in float32: b; correct"):
         data.prepare(series, **LENGTHS)
 
 

@@ -60,6 +60,12 @@ def forecast(channel: str, level: float, swing: float, phase: float, days: int) 
     )
 
 
+def control() -> FineTuning:
+    """The dense model, trained on as long as the pruned ones."""
+    whole = Rung(1.0, PRUNABLE, PRUNABLE, PARAMS, PARAMS, DENSE.mse, DENSE.mae)
+    return FineTuning(whole, 0.9 * DENSE.mse, DENSE.mae, 0, training(4, 0.7, 0.54))
+
+
 def study(**changes) -> Study:
     """The example, with some of its fields replaced."""
     ladder = []
@@ -94,6 +100,8 @@ def study(**changes) -> Study:
                     batch,
                     batch * flops,
                     round(batch * flops * (0.04 + 0.96 * density)),
+                    {},
+                    0.052,
                     time,
                     0.96 * time,
                     1.05 * time,
@@ -102,13 +110,16 @@ def study(**changes) -> Study:
     record = Study(
         command="./launch.sh study --dataset=ETTh1 --data_dir=data --model=transformer --seed=1",
         config={
+            "preset": "corrected",
             "model": "transformer",
             "dataset": "ETTh1",
             "pred_len": 96,
             "seq_len": 96,
             "seed": 1,
             "densities": [0.8**n for n in range(4)],
-            "train": {"batch_size": 32, "learning_rate": 1e-4, "patience": 3},
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "patience": 3,
         },
         versions={"python": "3.12.3", "jax": "0.10.0", "flax": "0.12.1", "device": "cpu, 2 cores"},
         data=Data(
@@ -118,6 +129,7 @@ def study(**changes) -> Study:
             first_date="2016-07-01 00:00:00",
             last_date="2018-06-26 19:00:00",
             freq="h",
+            step_seconds=3600.0,
             windows={"train": 8449, "val": 2785, "test": 2785},
             notes=("Only the first 14,400 rows are used: 12, 4 and 4 months of 30 days.",),
         ),
@@ -132,6 +144,7 @@ def study(**changes) -> Study:
             for channel, level, swing, phase in (("OT", 9.0, 4.0, 0.3), ("LULL", 0.7, 0.2, 4.0))
             for days in (0, 29, 58)
         ),
+        warnings=(),
         seconds=1327.4,
     )
     return dataclasses.replace(record, **changes)

@@ -134,10 +134,7 @@ def test_finetuned():
 
 
 def test_the_dense_model_trained_on_as_long_is_the_control():
-    tuned = example.study().finetuned[0]
-    whole = dataclasses.replace(tuned.rung, kept=tuned.rung.prunable, nonzero=tuned.rung.params)
-    control = dataclasses.replace(tuned, rung=whole, mse=0.9 * example.DENSE.mse)
-    study = example.study(finetuned=(control, *example.study().finetuned))
+    study = example.study(finetuned=(example.control(), *example.study().finetuned))
     assert text(findings.finetuned_sentence(study)).endswith(
         "Trained on just as long without a mask, the dense model itself reaches MSE 0.405 "
         "(−10.0 % against dense)."
@@ -147,7 +144,7 @@ def test_the_dense_model_trained_on_as_long_is_the_control():
 def test_time_within_the_spread():
     study = with_times(("dense", 1, 3.9, 4.0, 4.2), ("masked", 1, 4.0, 4.1, 4.3))
     assert findings.timing_sentence(study) == (
-        "The mask saved no time: at density 0.328 a forward pass takes 1.02 times the dense time "
+        "The zeros saved no time: at density 0.328 a forward pass takes 1.02 times the dense time "
         "at batch 1 (within the spread)."
     )
 
@@ -158,7 +155,7 @@ def test_time_beyond_the_spread(median, ratio):
         ("dense", 1, 3.9, 4.0, 4.2), ("masked", 1, median - 0.1, median, median + 0.1)
     )
     sentence = findings.timing_sentence(study)
-    assert sentence.startswith("The mask changed the measured time")
+    assert sentence.startswith("The zeros changed the measured time")
     assert f"{ratio} times the dense time at batch 1 (beyond the spread)" in sentence
 
 
@@ -181,13 +178,18 @@ def test_ideal_flops():
     [("transformer", "a Transformer"), ("informer", "an Informer"), ("fedformer", "a FEDformer")],
 )
 def test_title(model, start):
-    study = example.study(config={"model": model, "data": {"pred_len": 192}})
+    study = example.study(config={"model": model, "pred_len": 192})
     assert findings.title(study) == f"What can be cut from {start} on ETTh1, horizon 192"
 
 
-def test_settings_opens_nested_ones():
-    found = dict(findings.settings({"a": 1, "b": {"c": {"d": 2}, "e": {}}}))
-    assert found == {"a": 1, "b.c.d": 2, "b.e": {}}
+def test_operations_without_a_rule_are_named():
+    assert findings.uncounted_sentence(example.study()) is None
+    costs = example.study().costs
+    costs = (*costs[1:], dataclasses.replace(costs[0], uncounted={"sort": 2, "cumsum": 1}))
+    assert findings.uncounted_sentence(example.study(costs=costs)) == (
+        "Not counted, because no rule says how many operations they take: sort (2 times) and "
+        "cumsum (1 time). The FLOPs above leave them out."
+    )
 
 
 @pytest.mark.parametrize(

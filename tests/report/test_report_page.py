@@ -79,8 +79,9 @@ def hostile():
         ),
         baselines=(Error("<script>repeat</script>", 1.0, 1.0),),
         command="./launch.sh --x='</code><script>'",
-        config={"model": "<script>", "pred_len": 96, "dropout": {"<i>": HOSTILE[0]}},
+        config={"model": "<script>", "pred_len": 96, "<i>": HOSTILE[0]},
         versions={"<u>": "</table>"},
+        warnings=("<script>warn()</script>\x00\x1b\u202e",),
     )
 
 
@@ -146,7 +147,7 @@ def test_every_table_is_there_in_full(page, tmp_path):
 def test_says_how_to_repeat_it(page):
     study = example.study()
     parsed = Page(page)
-    for text in (study.command, "train.learning_rate", "0.0001", "jax", "0.10.0", "22 min 7 s"):
+    for text in (study.command, "learning_rate", "0.0001", "jax", "0.10.0", "22 min 7 s"):
         assert text in parsed.text.replace("\u00a0", " ")
 
 
@@ -160,6 +161,7 @@ def test_hostile_names_are_shown_not_obeyed(tmp_path):
     for name in HOSTILE[:3]:
         assert name in parsed.text
     assert "<script>note()</script>" in parsed.text
+    assert "<script>warn()</script>" in parsed.text
     assert "long name " * 6 not in parsed.text
 
 
@@ -209,8 +211,50 @@ def test_left_out_windows_are_said(tmp_path, page):
     assert said in Page(render(tmp_path, left)).text
 
 
-def test_step_of_the_data_is_that_of_its_dates(page):
+def test_step_of_the_data_is_that_of_the_record(page):
     assert "17 420 rows, one every hour, of 7 channels" in Page(page).text.replace("\u202f", " ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step"),
+    [
+        (604_800.0, "every week"),
+        (172_800.0, "every 2 days"),
+        (900.0, "every 15 minutes"),
+        (90.0, "every 90 seconds"),
+        (0.5, "every 0.5 seconds"),
+        (0.0, None),
+    ],
+)
+def test_step_is_in_the_largest_unit_that_divides_it(seconds, step):
+    from tsjax.report import page
+
+    data = dataclasses.replace(example.study().data, step_seconds=seconds)
+    assert page._step(example.study(data=data)) == step
+
+
+def test_warnings_stand_below_the_headline(tmp_path, page):
+    assert 'class="warning"' not in page
+    said = "Fine-tuning at density 0.01 ended on an\n error that is not finite."
+    text = render(tmp_path, example.study(warnings=(said, "Another.")))
+    assert text.count('<p class="warning"><strong>Warning:</strong>') == 2
+    assert "Warning: Fine-tuning at density 0.01 ended on an error that is not" in Page(text).text
+    assert text.index("</dl>") < text.index('class="warning"') < text.index('class="answer"')
+
+
+def test_the_control_is_explained(tmp_path, page):
+    study = example.study(finetuned=(example.control(), *example.study().finetuned))
+    said = "The row at density 1 is the control"
+    assert said not in Page(page).text
+    assert said in Page(render(tmp_path, study)).text
+
+
+def test_cost_says_what_an_empty_call_takes_and_what_was_not_counted(tmp_path, page):
+    assert "a median near it is the price of a call, not of arithmetic" in Page(page).text
+    assert "Not counted" not in Page(page).text
+    costs = tuple(dataclasses.replace(c, uncounted={"sort": 2}) for c in example.study().costs)
+    text = Page(render(tmp_path, example.study(costs=costs))).text
+    assert "Not counted, because no rule says how many operations they take: sort (2 times)" in text
 
 
 def test_revived_weights_are_a_warning(tmp_path, page):

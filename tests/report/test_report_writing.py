@@ -123,7 +123,8 @@ def test_missing_package_is_one_clear_line(tmp_path, monkeypatch, name):
     with pytest.raises(ImportError) as caught:
         report.write(example.study(), tmp_path)
     assert str(caught.value) == (
-        f"The report needs {name}, which is not installed: pip install tsjax[report]"
+        f'The report needs {name}, which is not installed: pip install "tsjax[report]" in an '
+        'environment, or pip install -e ".[report]" from a checkout'
     )
     assert files(tmp_path) == set()
     assert report.terminal_table(example.study())
@@ -152,8 +153,13 @@ def test_ladder_csv_is_the_records_in_full():
 
 def test_other_csvs_are_the_records_in_full():
     study = example.study()
+    study = dataclasses.replace(
+        study,
+        costs=tuple(dataclasses.replace(c, uncounted={"sort": 2, "top_k": 1}) for c in study.costs),
+    )
     for cost, row in zip(study.costs, read(tables.costs(study)).itertuples(), strict=True):
-        for key, value in dataclasses.asdict(cost).items():
+        expected = dataclasses.asdict(cost) | {"uncounted": "sort 2 times; top_k 1 time"}
+        for key, value in expected.items():
             assert getattr(row, key) == value
     for tuned, row in zip(study.finetuned, read(tables.finetuned(study)).itertuples(), strict=True):
         assert (row.mse, row.mae, row.revived) == (tuned.mse, tuned.mae, tuned.revived)
@@ -166,6 +172,21 @@ def test_other_csvs_are_the_records_in_full():
     epochs = frame[frame["run"] == "dense"]
     assert epochs["val_mse"].tolist() == [e.val_mse for e in study.training.epochs]
     assert epochs["epoch"][epochs["best"].astype(bool)].tolist() == [study.training.best_epoch]
+
+
+def test_every_csv_row_names_its_run():
+    study = example.study()
+    for table in tables.all_tables(study).values():
+        frame = read(table)
+        assert list(frame)[:6] == ["preset", "model", "dataset", "seq_len", "pred_len", "seed"]
+        rows = {tuple(row) for row in frame.iloc[:, :6].itertuples(index=False)}
+        assert rows == {("corrected", "transformer", "ETTh1", 96, 96, 1)}
+        assert "preset" not in table.markdown()
+
+
+def test_a_setting_that_is_absent_is_empty():
+    study = example.study(config={"model": "informer", "pred_len": 24})
+    assert tables.ladder(study).csv().splitlines()[1].startswith(",informer,,,24,,1.0,")
 
 
 def test_ratio_without_a_reference_is_empty():
@@ -186,7 +207,7 @@ def test_markdown_is_a_pipe_table():
 
 def test_empty_tables_keep_their_heading():
     table = tables.finetuned(example.study(finetuned=()))
-    assert table.csv().startswith("asked,density,")
+    assert table.csv().startswith("preset,model,dataset,seq_len,pred_len,seed,asked,density,")
     assert len(table.csv().splitlines()) == 1
 
 
@@ -216,6 +237,15 @@ def test_terminal_table_has_the_answer():
     assert any(line.split()[:3] == ["fine-tuned", "0.328", "0.456"] for line in lines)
     assert any(line.startswith("pruned") and " 0.01 " in line for line in lines)
     assert "within the spread" in lines[-1]
+
+
+def test_terminal_table_warns_in_one_line_each():
+    long = "The data's\nown dates repeat " * 9
+    lines = report.terminal_table(example.study(warnings=("Short.", long))).splitlines()
+    assert lines[-2] == "WARNING: Short."
+    assert lines[-1].startswith("WARNING: The data's own dates repeat The")
+    assert lines[-1].endswith("...")
+    assert 75 < len(lines[-1]) <= 80
 
 
 def test_labels_are_moved_apart():

@@ -52,6 +52,8 @@ def parse(settings, command):
         {"preset": "paper", "size": "small", "drop_last_test": False},
         {"densities": (0.5, 0.25), "finetune_densities": (), "cost_batches": (1, 3)},
         {"channels": ("a", "b"), "learning_rate": 3e-4, "drop_last_train": False},
+        {"channels": ("T, degC", ' p "hPa" ')},
+        {"preset": "paper", "freq": None},
     ],
 )
 def test_the_command_repeats_the_run(given):
@@ -60,26 +62,71 @@ def test_the_command_repeats_the_run(given):
     assert parse(StudySettings, settings.command()) == settings
 
 
-def test_a_checkpoint_brings_its_runs_settings(tmp_path):
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder with the settings of a run that differ from the defaults."""
     trained = TrainSettings.make(preset="tslib", dataset="ETTh1", d_model=24, out_dir="x")
     write_saved(trained, tmp_path)
-    settings = PruneSettings.make(checkpoint=str(tmp_path), seed=3)
-    same = {f.name for f in dataclasses.fields(TrainSettings)} - {"seed", "out_dir"}
+    return trained, tmp_path
+
+
+def test_a_checkpoint_brings_its_runs_settings(run_folder):
+    trained, folder = run_folder
+    settings = PruneSettings.make(checkpoint=str(folder), data_dir="elsewhere", seed=0)
+    same = {f.name for f in dataclasses.fields(TrainSettings)} - {"data_dir", "out_dir"}
     assert all(getattr(settings, name) == getattr(trained, name) for name in same)
-    assert (settings.seed, settings.out_dir, settings.checkpoint) == (3, None, str(tmp_path))
-    with pytest.raises(ValueError, match="its own preset and size"):
-        PruneSettings.make(checkpoint=str(tmp_path), size="paper")
+    assert (settings.data_dir, settings.out_dir) == ("elsewhere", None)
+
+
+def test_a_checkpoint_fixes_what_its_run_was(run_folder):
+    given = {"size": "paper", "seed": 3, "preset": "paper"}
+    with pytest.raises(ValueError, match="fixes preset, size, seed: leave that out"):
+        PruneSettings.make(checkpoint=str(run_folder[1]), **given)
+
+
+def test_the_command_of_a_run_from_a_checkpoint_repeats_it(run_folder):
+    given = {"checkpoint": str(run_folder[1]), "densities": (0.5,), "data_dir": "d"}
+    settings = StudySettings.make(**given)
+    assert "--preset" not in settings.command()
+    assert parse(StudySettings, settings.command()) == settings
+
+
+def test_saved_places_hold_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "own.csv").touch()
+    write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), tmp_path)
+    saved = json.loads((tmp_path / "settings.json").read_text())
+    assert saved["data_dir"] == str(tmp_path / "data")
+    assert saved["dataset"] == str(tmp_path / "own.csv")
 
 
 def test_a_folder_without_a_run_is_said_to_be_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trained run at"):
         PruneSettings.make(checkpoint=str(tmp_path))
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(ValueError, match="is not valid JSON"):
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '"x"'])
+def test_a_file_that_is_no_settings_is_said_to_be_none(text, tmp_path):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match="does not hold a run's settings"):
         PruneSettings.make(checkpoint=str(tmp_path))
-    (tmp_path / "settings.json").write_text(json.dumps({"preset": "odd"}))
-    with pytest.raises(ValueError, match="preset is 'odd'"):
-        PruneSettings.make(checkpoint=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("preset", "odd", "preset is 'odd'"),
+        ("batch_size", "x", "batch_size must be int, got 'x'"),
+        ("seed", 1.5, "seed must be int, got 1.5"),
+        ("seed", True, "seed must be int, got True"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused(name, value, says, run_folder):
+    path = run_folder[1] / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=says):
+        PruneSettings.make(checkpoint=str(run_folder[1]))
 
 
 def test_all_faults_are_said_at_once():

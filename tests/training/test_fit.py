@@ -325,7 +325,7 @@ def test_settings_out_of_range_are_refused(name, value, said):
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"seed must be at least 0 and below 2\*\*32, got -1"):
         FitConfig(seed=-1)
 
 

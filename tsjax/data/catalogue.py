@@ -113,11 +113,19 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
     given = str(data_dir) if data_dir is not None else os.environ.get(DIRECTORY_VARIABLE, "")
     if not given:
         return None
-    folder = Path(given).expanduser()
+    folder = _expand(given)
     if not folder.is_dir():
-        told_by = "data_dir" if data_dir is not None else DIRECTORY_VARIABLE
+        told_by = "--data_dir (data_dir=)" if data_dir is not None else DIRECTORY_VARIABLE
         raise FileNotFoundError(f"{told_by} is {given!r}, which is not a folder: name one that is")
     return folder
+
+
+def _expand(path: str) -> Path:
+    """Returns the path with a leading ~ replaced; one without a home is left, and so not found."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def csv_files(folder: Path | None) -> list[Path]:
@@ -161,7 +169,7 @@ def find_file(name: str, data_dir: str | Path | None) -> tuple[Path, Entry | Non
       FileNotFoundError: if the folder the file of a known set, or the path is missing.
       ValueError: if the name is unknown, or fits several files.
     """
-    direct = Path(name).expanduser()
+    direct = _expand(name)
     # A bare name is never taken for a file that happens to lie in the working folder.
     is_path = len(direct.parts) > 1 or bool(direct.suffix)
     if is_path and direct.is_file():
@@ -202,7 +210,8 @@ def _missing(name: str, entry: Entry | None, folder: Path | None, files: list[Pa
             f"{entry.name} needs {entry.file}, {where}: get the file from {entry.source}, and name "
             f"its folder with --data_dir (data_dir=) or {DIRECTORY_VARIABLE}"
         )
-    where = f"in {folder}" if folder else f"(no data_dir given, {DIRECTORY_VARIABLE} not set)"
+    unset = f"in a data folder (none is set: --data_dir, data_dir= or {DIRECTORY_VARIABLE})"
+    where = f"in {folder}" if folder else unset
     if name.lower().endswith(".csv"):
         hint = near(name, [path.name for path in files])
         return FileNotFoundError(f"no file {name!r}, as a path or {where}{hint}: correct the path")

@@ -76,11 +76,14 @@ def fill_missing(
     counts = _counts(holes, channels, dates)
     void = [channels[int(c)] for c in np.flatnonzero(holes.all(axis=0))]
     if void:
-        raise ValueError(f"{where}: no value at all in {listing(void)}; leave out with channels=")
+        raise ValueError(
+            f"{where}: no value at all in {listing(void)}; choose other columns with --channels "
+            "(channels=)"
+        )
     if missing == "error":
         raise ValueError(
             f"{where}: missing values (blank, NaN or infinite): {counts}; fill them with "
-            "missing='previous' or missing='linear'"
+            "--missing (missing=): previous or linear"
         )
     values = values.copy()
     time = np.asarray((dates - dates[0]).total_seconds())
@@ -91,7 +94,7 @@ def fill_missing(
             values[hole, c] = values[known[last], c]
         else:
             values[hole, c] = np.interp(time[hole], time[known], values[known, c])
-    return values, [f"Missing values were filled with missing={missing!r}: {counts}."]
+    return values, [f"Missing values were filled (missing={missing}): {counts}."]
 
 
 def describe_dates(dates: pd.DatetimeIndex) -> list[str]:
@@ -151,6 +154,18 @@ def describe_values(
     """
     if len(values) < 3:
         return []
+    # Near the largest float64 a difference overflows, and nothing is then said about it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _describe_values(values, channels, dates, filled, known)
+
+
+def _describe_values(
+    values: np.ndarray,
+    channels: Sequence[str],
+    dates: pd.DatetimeIndex,
+    filled: np.ndarray,
+    known: float | None,
+) -> list[str]:
     notes = []
     silent = filled | (values == known)
     for sentinel in _SENTINELS:

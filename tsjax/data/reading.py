@@ -19,6 +19,7 @@ from pandas.tseries.api import guess_datetime_format
 from tsjax.wording import listing, near
 
 _GOOD_DATE = "write dates as 2020-01-31 13:00:00"
+_LONGEST_NAME = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,8 +104,17 @@ def _first_line(raw: bytes) -> str:
 def _read_header(path: Path, raw: bytes) -> tuple[list[str], list[str]]:
     """Returns the column names, stripped, and notes about them."""
     line = _first_line(raw)
-    given = next(csv.reader([line]))
+    try:
+        given = next(csv.reader([line], strict=True)) if '"' in line else line.split(",")
+    except csv.Error as error:
+        raise _bad_quote(path, 0, error) from None
     header = [name.strip() for name in given]
+    longest = max(header, key=len)
+    if len(longest) > _LONGEST_NAME:
+        raise ValueError(
+            f"{path}: column {header.index(longest) + 1} has a name of {len(longest)} characters: "
+            "expected a first line with the column names"
+        )
     notes = []
     if header != given:
         notes.append("Blanks around column names were removed.")
@@ -129,15 +139,15 @@ def _choose_columns(
     if date_column not in header:
         raise ValueError(
             f"{path} has no date column {date_column!r}{near(date_column, header)}: "
-            f"name it with date_column=; its columns are {listing(header)}"
+            f"name it with --date_column (date_column=); its columns are {listing(header)}"
         )
     others = [name for name in header if name != date_column]
     if channels is None:
         chosen = others
         if "" in chosen:
             raise ValueError(
-                f"{path}: column {header.index('') + 1} has no name: name it, or leave it out "
-                "with channels=[...]"
+                f"{path}: column {header.index('') + 1} has no name: name it, or choose other "
+                "columns with --channels (channels=)"
             )
     else:
         chosen = [channels] if isinstance(channels, str) else list(channels)
@@ -156,7 +166,7 @@ def check_channels(where: str, chosen: Sequence[str], options: Sequence[str]) ->
         )
     twice = sorted({name for name in chosen if list(chosen).count(name) > 1})
     if twice:
-        raise ValueError(f"{where}: channels= names {listing(twice)} more than once")
+        raise ValueError(f"{where}: --channels (channels=) names {listing(twice)} more than once")
 
 
 def _check_fields(path: Path, raw: bytes, expected: int) -> None:
@@ -165,8 +175,7 @@ def _check_fields(path: Path, raw: bytes, expected: int) -> None:
     pandas fills a short row with NaN, which would then be reported as missing values.
     """
     if b'"' in raw:
-        text = raw.decode("utf-8-sig", errors="replace")
-        fields = np.array([len(row) for row in csv.reader(io.StringIO(text, newline="")) if row])
+        fields = _count_quoted_fields(path, raw)
     else:
         codes = np.frombuffer(raw, dtype=np.uint8)
         # Lines may end in \n, \r\n or \r; an empty "line" between \r and \n has no field.
@@ -184,6 +193,25 @@ def _check_fields(path: Path, raw: bytes, expected: int) -> None:
         )
 
 
+def _count_quoted_fields(path: Path, raw: bytes) -> np.ndarray:
+    """Returns the number of fields of every line that is not empty, the header's first."""
+    text = raw.decode("utf-8-sig", errors="replace")
+    counts = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), strict=True):
+            if row:
+                counts.append(len(row))  # noqa: PERF401 - after an error they tell the place
+    except csv.Error as error:
+        raise _bad_quote(path, len(counts), error) from None
+    return np.array(counts)
+
+
+def _bad_quote(path: Path, row: int, error: csv.Error) -> ValueError:
+    """Returns the error for a quote that opens and does not close, or closes too early."""
+    place = f"near row {row}" if row else "in the header"
+    return ValueError(f"{path}: unbalanced quote {place} ({error}); correct the file")
+
+
 def _parse_dates(path: Path, text: pd.Series) -> tuple[pd.DatetimeIndex, list[str]]:
     """Returns the dates, and a note if they carried a time zone.
 
@@ -198,7 +226,7 @@ def _parse_dates(path: Path, text: pd.Series) -> tuple[pd.DatetimeIndex, list[st
     bad = np.flatnonzero(parsed.isna())
     if len(bad):
         value = text.iloc[bad[0]]
-        shown = repr(value) if isinstance(value, str) else "blank"
+        shown = repr(value[:40]) if isinstance(value, str) else "blank"
         raise ValueError(
             f"{path}: column {text.name!r}, row {bad[0] + 1} is not a date: {shown} "
             f"({len(bad)} such rows); {_GOOD_DATE}"
@@ -206,8 +234,8 @@ def _parse_dates(path: Path, text: pd.Series) -> tuple[pd.DatetimeIndex, list[st
     rivals = [dates for dates in attempts[1:] if dates.is_monotonic_increasing]
     if any(not dates.isna().any() and not dates.equals(parsed) for dates in rivals):
         raise ValueError(
-            f"{path}: column {text.name!r} holds dates like {first!r}, where day and month cannot "
-            f"be told apart; {_GOOD_DATE}"
+            f"{path}: column {text.name!r} holds dates like {first[:40]!r}, where day and month "
+            f"cannot be told apart; {_GOOD_DATE}"
         )
     dates = pd.DatetimeIndex(parsed.dt.tz_localize(None), name=None)
     _check_ascending(path, dates)
@@ -253,8 +281,9 @@ def _parse_numbers(
         if column.dtype.kind in "iuf":
             values[:, index] = column
             continue
-        if column.dtype.kind == "b":
-            column = column.astype(str)
+        if column.dtype.kind in "bO":
+            # As text, True is no number, and integers beyond float64 are infinite.
+            column = column.astype(str).where(column.notna())
         numbers = pd.to_numeric(column, errors="coerce")
         text = np.flatnonzero(numbers.isna() & column.notna())
         if len(text):
@@ -266,7 +295,7 @@ def _parse_numbers(
         raise ValueError(
             f"{path}: text where numbers are expected: {'; '.join(wrong[:5])}"
             f"{f' and {len(wrong) - 5} more columns' if len(wrong) > 5 else ''}; "
-            "correct it, or choose other columns with channels=[...]"
+            "correct it, or choose other columns with --channels (channels=)"
         )
     return values
 

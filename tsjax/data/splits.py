@@ -62,7 +62,7 @@ def part_rows(split: str, rows: int, name: str = "series") -> tuple[int, int, in
     if rows < sum(counts):
         raise ValueError(
             f"{name} has {rows} rows, but split {split!r} (12/4/4 months of 30 days) needs "
-            f"{sum(counts)}: load the whole file, or load it with split='ratio'"
+            f"{sum(counts)}: load the whole file, or choose ratio with --split (split=)"
         )
     return counts
 

@@ -13,6 +13,10 @@ from tsjax.data.splits import Part, make_parts, part_rows
 from tsjax.data.timemarks import FREQUENCIES, time_features, time_fields
 from tsjax.wording import listing, one_of
 
+# Squares of scaled values are summed in float32 (losses, gradient norms): a million times below
+# the root of its largest number, a sum of 1e12 of them is still finite.
+_LARGEST_SCALED = float(np.sqrt(np.finfo(np.float32).max)) / 1e6
+
 EMBEDS = ("timeF", "fixed", "learned")
 """The models' time embeddings: on features, or on look-ups by sinusoidal or learned tables."""
 
@@ -182,16 +186,16 @@ def _fit_scaler(series: Series, train_rows: int) -> tuple[np.ndarray, np.ndarray
         shown = listing([f"{series.channels[c]} (always {train[0, c]:g})" for c in still])
         raise ValueError(
             f"{series.name}: constant over the {train_rows} training rows, so there is nothing to "
-            f"scale by: {shown}; leave them out with channels=[...]"
+            f"scale by: {shown}; choose other channels with --channels (channels=)"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         mean, scale = train.mean(axis=0), train.std(axis=0)
         largest = np.abs((series.values - mean) / scale).max(axis=0)
-    wild = np.flatnonzero(~(np.isfinite(scale) & (largest < np.finfo(np.float32).max)))
+    wild = np.flatnonzero(~(np.isfinite(scale) & (largest < _LARGEST_SCALED)))
     if len(wild):
         shown = listing([series.channels[c] for c in wild])
         raise ValueError(
             f"{series.name}: numbers too large or too small to scale in float32: {shown}; correct "
-            "them, or leave them out with channels=[...]"
+            "them, or choose other channels with --channels (channels=)"
         )
     return mean, scale

@@ -65,11 +65,20 @@ def from_torch(
 
 
 def to_torch(
-    name: str, config: models.ForecastConfig, variables: Mapping[str, PyTree]
+    name: str,
+    config: models.ForecastConfig,
+    variables: Mapping[str, PyTree],
+    *,
+    position_rows: int = 5000,
 ) -> dict[str, np.ndarray]:
     """The inverse of :func:`from_torch`: numpy arrays under Time-Series-Library's names.
 
-    Positional tables keep the rows that the model has, behind a leading axis of 1.
+    Args:
+      name: model name, e.g. ``"transformer"``.
+      config: its configuration.
+      variables: ``{"params": ..., "buffers": ...}``.
+      position_rows: rows of the positional tables, which PyTorch checks on loading. The model's
+        own come first, those beyond are computed.
 
     Raises:
       ValueError: if ``variables`` do not fit the configuration, listing every leaf that does not.
@@ -80,7 +89,9 @@ def to_torch(
     state_dict = {}
     for path, (key, layout) in names.items():
         array = layout.to_torch(leaves[path])
-        state_dict[key] = array[None] if key.endswith(POSITION) else array
+        if key.endswith(POSITION):
+            array = _table_rows(array, (position_rows, array.shape[1]))[None]
+        state_dict[key] = array
     return state_dict
 
 
@@ -89,11 +100,8 @@ def _names_and_shapes(name: str, config: models.ForecastConfig) -> tuple[Names, 
     model = models.create(name, config)
     params, state = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
     like = {"params": params, **state}
-    names = {}
-    for path, entry in NAMES[name](config).items():
-        collection = "params" if f"params/{path}" in trees.paths(like) else "buffers"
-        names[f"{collection}/{path}"] = entry
-    return names, like
+    found = {path.split("/", 1)[1]: path for path in trees.paths(like)}
+    return {found[path]: entry for path, entry in NAMES[name](config).items()}, like
 
 
 def _table_rows(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

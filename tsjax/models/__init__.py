@@ -7,7 +7,16 @@ forecast, state = models.forward(model)(params, state, x_enc, x_mark_enc, x_dec,
 """
 
 from tsjax.models.base import ForecastConfig
-from tsjax.models.registry import MODELS, Forward, config, create, forward, init, input_shapes
+from tsjax.models.registry import (
+    MODELS,
+    Forward,
+    config,
+    create,
+    fields,
+    forward,
+    init,
+    input_shapes,
+)
 from tsjax.models.transformer import Transformer, TransformerConfig
 
 __all__ = [
@@ -18,6 +27,7 @@ __all__ = [
     "TransformerConfig",
     "config",
     "create",
+    "fields",
     "forward",
     "init",
     "input_shapes",

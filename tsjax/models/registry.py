@@ -1,6 +1,7 @@
 """Models by name, and the one way that training, pruning and timing call them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,17 +31,21 @@ def _entry(name: str) -> _Entry:
     return MODELS[name]
 
 
+def fields(name: str) -> tuple[str, ...]:
+    """Names of the fields of a model's configuration."""
+    return tuple(field.name for field in dataclasses.fields(_entry(name).config))
+
+
 def config(name: str, **sizes: Any) -> ForecastConfig:
     """The named model's configuration, e.g. ``config("transformer", enc_in=7, ...)``.
 
     Raises:
       ValueError: for an unknown model, unknown fields, or fields out of range.
     """
-    cls = _entry(name).config
-    fields = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(sizes) - fields):
-        named = "; ".join(f"{name!r}{near(name, fields)}" for name in unknown)
-        raise ValueError(f"{cls.__name__} has no field {named}: it has {', '.join(sorted(fields))}")
+    cls, known = _entry(name).config, fields(name)
+    if unknown := sorted(set(sizes) - set(known)):
+        named = "; ".join(f"{name!r}{near(name, known)}" for name in unknown)
+        raise ValueError(f"{cls.__name__} has no field {named}: it has {', '.join(known)}")
     return cls(**sizes)
 
 
@@ -95,13 +100,15 @@ _variables_at_once = jax.jit(
 )
 
 
+@functools.cache
 def forward(model: nn.Module) -> Forward:
     """The model as a pure function of its params.
 
     Returns:
       ``fn(params, state, x_enc, x_mark_enc, x_dec, x_mark_dec, *, key=None)``, which returns
       ``(forecast [B, pred_len, c_out], new state)``. With a random ``key`` it runs in train mode
-      (dropout on), without one in evaluation mode.
+      (dropout on), without one in evaluation mode. Equal models give the same function, so that
+      what is compiled for one serves the other.
     """
 
     def fn(

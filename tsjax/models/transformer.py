@@ -53,7 +53,8 @@ class TransformerConfig(ForecastConfig):
         found += self.below(1, "d_model", "n_heads", "d_ff", "e_layers", "d_layers")
         if not found and self.d_model < self.n_heads:
             found.append(f"d_model ({self.d_model}) must be at least n_heads ({self.n_heads})")
-        if not 0 <= self.dropout < 1:
+        # Dropout counts in steps of 2**-16.
+        if not 0 <= self.dropout <= 1 - 2**-16:
             found.append(f"dropout must be in [0, 1), got {self.dropout}")
         if self.activation not in ("relu", "gelu"):
             found.append(f"activation must be relu or gelu, got {self.activation!r}")

@@ -1,7 +1,7 @@
 """The study's page: tables, figures and one self-contained HTML file, made from its record alone.
 
-``write`` needs matplotlib and jinja2 (``pip install tsjax[report]``) and imports them when called;
-``terminal_table`` needs neither.
+``write`` needs matplotlib and jinja2 (``pip install "tsjax[report]"``) and imports them when
+called; ``terminal_table`` needs neither.
 """
 
 from tsjax.report.terminal import terminal_table

@@ -389,7 +389,13 @@ def cost(study: Study) -> tuple[Figure, str, str, str]:
     ]
     figure.legend(handles=handles, loc="upper left", ncol=3, borderaxespad=0.5)
     caption = (
-        "What a mask could save and what it saves: the ideal sparse FLOPs (diamonds) fall with the "
-        "density, the measured time (dots) is what this machine took."
+        "What zeros in the weights could save and what they save: the ideal sparse FLOPs "
+        "(diamonds) fall with the density, the measured time (dots) is what this machine took for "
+        "the same program."
     )
-    return figure, "cost", f"Time of the masked model against dense. {'; '.join(said)}.", caption
+    return (
+        figure,
+        "cost",
+        f"Time with zeros in the weights against dense. {'; '.join(said)}.",
+        caption,
+    )

@@ -1,8 +1,6 @@
 """What the records answer, in sentences: every number and every verdict is computed from them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tsjax.report import formats
 from tsjax.study.records import Cost, Error, FineTuning, Rung, Study
@@ -20,30 +18,15 @@ _MODELS = {
 }
 
 
-def settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting as (dotted name, value); nested mappings are opened."""
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def setting(study: Study, name: str) -> Any:
-    """The first setting called ``name`` at any depth, or None."""
-    found = (value for path, value in settings(study.config) if path.split(".")[-1] == name)
-    return next(found, None)
-
-
 def model(study: Study) -> str:
     """The model's name as its paper writes it."""
-    name = setting(study, "model")
+    name = study.config.get("model")
     return _MODELS.get(str(name).lower(), formats.label(name)) if name else "model"
 
 
 def horizon(study: Study) -> str:
     """The forecast horizon in steps, or a dash where the records don't say."""
-    pred_len = setting(study, "pred_len")
+    pred_len = study.config.get("pred_len")
     if pred_len is None and study.forecasts:
         pred_len = len(study.forecasts[0].truth)
     return formats.NOTHING if pred_len is None else str(pred_len)
@@ -227,19 +210,24 @@ def pruned_sentence(study: Study) -> str:
     return _lowest_sentence(lowest_pruned(study), start, study.dense.mse)
 
 
+def control(study: Study) -> FineTuning | None:
+    """The dense model trained on as long as the pruned ones, without a mask; None if absent."""
+    return next((t for t in study.finetuned if t.rung.kept == t.rung.prunable), None)
+
+
 def finetuned_sentence(study: Study) -> str:
     """How far pruning with fine-tuning can go, or that it was not asked for."""
     if not study.finetuned:
         return "Fine-tuning was not asked for."
     start = "Fine-tuned with the mask held,"
     found = _lowest_sentence(lowest_finetuned(study), start, study.dense.mse)
-    control = next((t for t in study.finetuned if t.rung.kept == t.rung.prunable), None)
-    if control is None:
+    whole = control(study)
+    if whole is None:
         return found
-    change = formats.change(excess(control.mse, study.dense.mse))
+    change = formats.change(excess(whole.mse, study.dense.mse))
     return (
         f"{found} Trained on just as long without a mask, the dense model itself reaches MSE "
-        f"{formats.error(control.mse)} ({change} against dense)."
+        f"{formats.error(whole.mse)} ({change} against dense)."
     )
 
 
@@ -248,8 +236,13 @@ def revived(study: Study) -> list[FineTuning]:
     return [tuned for tuned in study.finetuned if tuned.revived]
 
 
+def warnings(study: Study) -> list[str]:
+    """The study's warnings, each on one line and fit to show."""
+    return [formats.label(" ".join(text.split()), 600) for text in study.warnings]
+
+
 def timing_sentence(study: Study) -> str:
-    """Whether a mask changed the measured time."""
+    """Whether zeros in the weights changed the time of the same program."""
     if not study.costs:
         return "Cost was not measured."
     found = timings(study)
@@ -262,7 +255,7 @@ def timing_sentence(study: Study) -> str:
         for t in found
     ]
     changed = not all(t.within_spread for t in found)
-    verdict = "The mask changed the measured time" if changed else "The mask saved no time"
+    verdict = "The zeros changed the measured time" if changed else "The zeros saved no time"
     return f"{verdict}: at density {density} a forward pass takes {formats.listing(parts)}."
 
 
@@ -280,6 +273,21 @@ def sparse_sentence(study: Study) -> str | None:
         f"An ideal machine that skipped every pruned weight would do {formats.percent(part)} of "
         f"the dense operations: {formats.si(cost.sparse_flops)}FLOP instead of "
         f"{formats.si(dense.flops)}FLOP for {windows}."
+    )
+
+
+def uncounted_sentence(study: Study) -> str | None:
+    """Which operations the FLOPs leave out; None where they leave out none."""
+    most: dict[str, int] = {}
+    for cost in study.costs:
+        for name, number in cost.uncounted.items():
+            most[name] = max(number, most.get(name, 0))
+    if not most:
+        return None
+    parts = [f"{formats.label(name)} ({formats.occurrences(n)})" for name, n in most.items()]
+    return (
+        f"Not counted, because no rule says how many operations they take: "
+        f"{formats.listing(parts)}. The FLOPs above leave them out."
     )
 
 

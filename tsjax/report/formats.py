@@ -81,6 +81,11 @@ def percent(value: float) -> str:
     return f"{size:.1f}{SPACE}%" if size < 9.95 else f"{count(size)}{SPACE}%"
 
 
+def occurrences(number: int) -> str:
+    """How often something occurs: ``1 time``, ``12 times``."""
+    return f"{number} time{'s' if number != 1 else ''}"
+
+
 def si(value: float) -> str:
     """A large count with its prefix, three significant digits: ``1.23 G``, ``412 M``."""
     for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):

@@ -1,6 +1,5 @@
 """The page: one HTML file that holds everything it shows."""
 
-import datetime
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -30,17 +29,16 @@ def _value(value: Any) -> str:
 
 
 def _step(study: Study) -> str | None:
-    """The time between rows, from the dates of a forecast: the records' ``freq`` is coarser."""
-    dates = study.forecasts[0].dates[:2] if study.forecasts else ()
-    if len(dates) < 2:
+    """The usual time between rows, in the largest unit that divides it; None if there is none."""
+    seconds = study.data.step_seconds
+    if seconds <= 0:
         return None
-    first, second = (datetime.datetime.fromisoformat(date) for date in dates)
-    minutes = (second - first).total_seconds() / 60
-    for size, unit in ((10080, "week"), (1440, "day"), (60, "hour"), (1, "minute")):
-        if minutes >= size and minutes % size == 0:
-            number = round(minutes / size)
-            return f"every {unit}" if number == 1 else f"every {number} {unit}s"
-    return f"every {minutes:g} minutes"
+    units = ((604_800, "week"), (86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+    for size, unit in units:
+        if seconds >= size and seconds % size == 0:
+            number = round(seconds / size)
+            return f"every {unit}" if number == 1 else f"every {formats.count(number)} {unit}s"
+    return f"every {seconds:g} seconds"
 
 
 def _channels(study: Study) -> str:
@@ -51,7 +49,7 @@ def _channels(study: Study) -> str:
 
 
 def _size(study: Study) -> str:
-    """The line under the title: model, data, dates and sizes."""
+    """The line under the title: model, data, dates, sizes and preset."""
     data = study.data
     params = study.ladder[0].params if study.ladder else None
     parts = [findings.model(study)]
@@ -62,9 +60,11 @@ def _size(study: Study) -> str:
         f"{formats.count(len(data.channels))} channel{'s' if len(data.channels) != 1 else ''}, "
         f"{formats.date(data.first_date)} to {formats.date(data.last_date)}"
     )
-    seq_len = findings.setting(study, "seq_len")
+    seq_len = study.config.get("seq_len")
     seen = f"{formats.label(seq_len)} steps in, " if seq_len is not None else ""
     parts.append(f"{seen}{findings.horizon(study)} out")
+    preset = study.config.get("preset")
+    parts += [f"preset {formats.label(preset)}"] if preset is not None else []
     return " · ".join(parts)
 
 
@@ -96,15 +96,18 @@ def render(study: Study, plots: Mapping[str, Plot], shown: Mapping[str, Table]) 
         headline=findings.headline(study),
         sentences=findings.sentences(study),
         revived=findings.revived(study),
-        seed=findings.setting(study, "seed"),
+        warnings=findings.warnings(study),
+        control=findings.control(study),
+        uncounted=findings.uncounted_sentence(study),
+        seed=study.config.get("seed"),
         plots=plots,
         tables=shown,
         timings=findings.timings(study),
         runs=list(tables.runs(study)),
         channels=_channels(study),
         step=_step(study),
-        whole_batches=bool(findings.setting(study, "drop_last_test")),
-        settings=[(n, _value(v)) for n, v in findings.settings(study.config)],
+        whole_batches=bool(study.config.get("drop_last_test")),
+        settings=[(formats.label(n), _value(v)) for n, v in study.config.items()],
         versions=[(formats.label(n), _value(v)) for n, v in study.versions.items()],
         formats=formats,
     )

@@ -34,21 +34,25 @@ class Table:
     Attributes:
       name: its file name without the ending.
       caption: what it shows.
-      keys: the CSV columns.
+      origin: settings of the run that every row comes from; CSV only, so that the tables of
+        several runs can be joined.
+      keys: the CSV columns after those of ``origin``.
       records: one mapping per row, by key; None where a value is undefined.
       columns: the columns shown; the first names the row.
     """
 
     name: str
     caption: str
+    origin: dict[str, Any]
     keys: tuple[str, ...]
     records: tuple[dict[str, Any], ...]
     columns: tuple[Column, ...]
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The records with all keys."""
-        return pd.DataFrame(list(self.records), columns=list(self.keys))
+        """The records with their origin and all keys."""
+        rows = [self.origin | record for record in self.records]
+        return pd.DataFrame(rows, columns=[*self.origin, *self.keys])
 
     def rows(self) -> list[list[str]]:
         """The cells as readers see them."""
@@ -68,7 +72,13 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+_ORIGIN = ("preset", "model", "dataset", "seq_len", "pred_len", "seed")
 _SHARE = ("asked", "density", "density_all", "kept", "prunable", "nonzero", "params")
+
+
+def _origin(study: Study) -> dict[str, Any]:
+    """What tells one run's rows from another's; None where a setting is absent."""
+    return {name: study.config.get(name) for name in _ORIGIN}
 
 
 def ladder(study: Study) -> Table:
@@ -76,6 +86,7 @@ def ladder(study: Study) -> Table:
     return Table(
         name="ladder",
         caption="Test error by density, without fine-tuning",
+        origin=_origin(study),
         keys=(*_SHARE, "mse", "mae", "mse_relative"),
         records=tuple(
             {key: getattr(rung, key) for key in (*_SHARE, "mse", "mae")}
@@ -99,6 +110,7 @@ def finetuned(study: Study) -> Table:
     return Table(
         name="finetuned",
         caption="Fine-tuned with the mask held",
+        origin=_origin(study),
         keys=(
             *_SHARE,
             *("mse_pruned", "mae_pruned", "mse", "mae", "mse_change", "epochs", "best_epoch"),
@@ -134,22 +146,27 @@ def finetuned(study: Study) -> Table:
 
 
 def costs(study: Study) -> Table:
-    """Cost of one forward pass, by variant and batch."""
+    """Cost of one forward pass, by variant and batch; masked is dense with zeros in the weights."""
     keys = ("variant", "density", "params", "nonzero", "batch", "flops", "sparse_flops")
-    times = ("median_ms", "q1_ms", "q3_ms")
+    times = ("dispatch_ms", "median_ms", "q1_ms", "q3_ms")
 
     def record(cost: Any) -> dict[str, Any]:
         dense = findings.dense_cost(study, cost.batch)
         ratio = findings.relative(cost.median_ms, dense.median_ms) if dense else None
         return {key: getattr(cost, key) for key in (*keys, *times)} | {
+            "uncounted": "; ".join(
+                f"{name} {formats.occurrences(number)}" for name, number in cost.uncounted.items()
+            ),
             "time_relative": ratio,
             "range": f"{formats.milliseconds(cost.q1_ms)} to {formats.milliseconds(cost.q3_ms)}",
         }
 
     return Table(
         name="costs",
-        caption="One forward pass",
-        keys=(*keys, *times, "time_relative"),
+        caption="One forward pass: dense, and masked, which is the same program with zeros in the"
+        " weights",
+        origin=_origin(study),
+        keys=(*keys, "uncounted", *times, "time_relative"),
         records=tuple(record(cost) for cost in study.costs),
         columns=(
             Column("variant", "Variant", number=False),
@@ -161,6 +178,7 @@ def costs(study: Study) -> Table:
             Column("sparse_flops", "Ideal sparse FLOPs", formats.si),
             Column("median_ms", "Median, ms", formats.milliseconds),
             Column("range", "Quartiles, ms"),
+            Column("dispatch_ms", "Empty call, ms", formats.milliseconds),
             Column("time_relative", "Time / dense", formats.times),
         ),
     )
@@ -171,6 +189,7 @@ def baselines(study: Study) -> Table:
     return Table(
         name="baselines",
         caption="Dense model and baselines, test part",
+        origin=_origin(study),
         keys=("name", "mse", "mae", "mse_relative"),
         records=tuple(
             dataclasses.asdict(e) | {"mse_relative": findings.relative(e.mse, study.dense.mse)}
@@ -198,6 +217,7 @@ def training(study: Study) -> Table:
     return Table(
         name="training",
         caption="Every epoch of every training run",
+        origin=_origin(study),
         keys=("run", *keys, "best"),
         records=tuple(
             {"run": name}

@@ -28,6 +28,11 @@ def _row(name: str, density: str, mse: str, mae: str, change: str) -> str:
     ).rstrip()
 
 
+def _warning(text: str) -> str:
+    line = _plain(f"WARNING: {text}")
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 3].rstrip() + "..."
+
+
 def _chosen(study: Study) -> list[Rung]:
     """A few rungs of the ladder, descending: its ends, the answer, the fine-tuned, then between."""
     ladder = sorted(
@@ -83,4 +88,5 @@ def terminal_table(study: Study) -> str:
     back = findings.revived(study)
     if back:
         lines.append(f"WARNING: pruned weights came back in {len(back)} fine-tuned model(s)")
+    lines += [_warning(text) for text in findings.warnings(study)]
     return "\n".join(lines)

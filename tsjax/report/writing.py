@@ -16,20 +16,10 @@ def require() -> None:
         import matplotlib  # noqa: F401
     except ImportError as missing:
         raise ImportError(
-            f"The report needs {missing.name}, which is not installed: pip install tsjax[report]"
+            f"The report needs {missing.name}, which is not installed: pip install "
+            '"tsjax[report]" in an environment, or pip install -e ".[report]" from a checkout'
         ) from None
     del jinja2
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name, then puts it in place."""
-    partial = path.with_name(path.name + ".partial")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write(study: records.Study, folder: Path) -> Path:
@@ -65,11 +55,11 @@ def write(study: records.Study, folder: Path) -> Path:
         for kind in ("svg", "png"):
             path = folder / "figures" / f"{name}.{kind}"
             if name in plots:
-                _write(path, plots[name].svg if kind == "svg" else plots[name].png)
+                records.write_file(path, plots[name].svg if kind == "svg" else plots[name].png)
             else:
                 path.unlink(missing_ok=True)
     for name, table in shown.items():
-        _write(folder / "tables" / f"{name}.csv", table.csv())
-        _write(folder / "tables" / f"{name}.md", table.markdown())
-    _write(folder / "report.html", html)
+        records.write_file(folder / "tables" / f"{name}.csv", table.csv())
+        records.write_file(folder / "tables" / f"{name}.md", table.markdown())
+    records.write_file(folder / "report.html", html)
     return folder / "report.html"

@@ -3,7 +3,7 @@
 from tsjax.study.examples import Variant, forecasts
 from tsjax.study.expense import forward_costs
 from tsjax.study.records import write_json
-from tsjax.study.runs import Trained, restore, train, train_or_restore
+from tsjax.study.runs import Trained, restore, train
 from tsjax.study.settings import (
     PRESETS,
     SIZES,
@@ -38,7 +38,6 @@ __all__ = [
     "restore",
     "set_up",
     "train",
-    "train_or_restore",
     "versions",
     "write_json",
 ]

@@ -84,13 +84,16 @@ class Cost:
     """Cost of one forward pass.
 
     Attributes:
-      variant: ``"dense"`` or ``"masked"``.
+      variant: ``"dense"``, or ``"masked"``: the same program on weights whose pruned ones are zero.
       density: density over the prunable weights.
       params: parameters stored.
       nonzero: parameters that are not masked.
       batch: windows in one call.
       flops: floating-point operations that the compiled program is asked for.
       sparse_flops: operations that an ideal sparse machine would do.
+      uncounted: primitives without a counting rule, by how often they occur: unknown is said.
+      dispatch_ms: median time of a call that does nothing: the part of ``median_ms`` that no
+        pruning can save, milliseconds.
       median_ms: median time of one call, milliseconds.
       q1_ms: first quartile.
       q3_ms: third quartile.
@@ -103,6 +106,8 @@ class Cost:
     batch: int
     flops: int
     sparse_flops: int
+    uncounted: dict[str, int]
+    dispatch_ms: float
     median_ms: float
     q1_ms: float
     q3_ms: float
@@ -129,7 +134,7 @@ class Forecast:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The series: its size, split and quirks."""
+    """The series: its size, split and quirks; ``step_seconds`` is the usual time between rows."""
 
     name: str
     channels: tuple[str, ...]
@@ -137,6 +142,7 @@ class Data:
     first_date: str
     last_date: str
     freq: str
+    step_seconds: float
     windows: dict[str, int]
     notes: tuple[str, ...]
 
@@ -157,6 +163,7 @@ class Study:
       finetuned: errors after fine-tuning, empty if none was asked.
       costs: cost of the forward pass, by variant and batch.
       forecasts: a few test windows.
+      warnings: what went wrong without stopping the study, one sentence each.
       seconds: wall time of the whole.
     """
 
@@ -171,6 +178,7 @@ class Study:
     finetuned: tuple[FineTuning, ...]
     costs: tuple[Cost, ...]
     forecasts: tuple[Forecast, ...]
+    warnings: tuple[str, ...]
     seconds: float
 
 
@@ -180,7 +188,14 @@ def write_json(record: Any, path: Path) -> None:
     Raises:
       ValueError: if a number is not finite: a table never holds a NaN.
     """
-    text = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False)
+    write_file(path, json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file under a temporary name, then puts it in place."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n")
-    partial.replace(path)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

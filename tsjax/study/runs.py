@@ -7,7 +7,7 @@ from typing import Any
 
 from tsjax import pruning, training
 from tsjax.study import records
-from tsjax.study.settings import PruneSettings, write_saved
+from tsjax.study.settings import write_saved
 from tsjax.study.task import Task
 
 PyTree = Any
@@ -49,25 +49,20 @@ def restore(task: Task, folder: Path) -> Trained:
 
     Raises:
       FileNotFoundError: if there is none.
-      ValueError: if it does not fit the task.
+      ValueError: if it cannot be read, or does not fit the task.
     """
     like = {"params": task.params, "state": task.state, "mask": pruning.ones(task.params)}
     found = training.restore(folder / CHECKPOINT, like)
-    history = json.loads((folder / TRAINING_FILE).read_text())
-    epochs = tuple(training.Epoch(**epoch) for epoch in history["epochs"])
-    return _tested(
-        task,
-        found["params"],
-        found["state"],
-        records.Training(epochs, history["best_epoch"], history["ended"]),
-    )
-
-
-def train_or_restore(task: Task, settings: PruneSettings, folder: Path) -> Trained:
-    """Restores the model if the settings name a checkpoint, and trains one if not."""
-    if settings.checkpoint is None:
-        return train(task, folder)
-    return restore(task, Path(settings.checkpoint))
+    path = folder / TRAINING_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"the run at {folder} did not end: there is no {path.name} in it")
+    try:
+        stored = json.loads(path.read_text())
+        epochs = tuple(training.Epoch(**epoch) for epoch in stored["epochs"])
+        history = records.Training(epochs, stored["best_epoch"], stored["ended"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold a run's history: {error!r}") from None
+    return _tested(task, found["params"], found["state"], history)
 
 
 def _tested(task: Task, params: PyTree, state: PyTree, history: records.Training) -> Trained:

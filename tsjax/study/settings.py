@@ -5,13 +5,18 @@ fill in several fields at once: ``preset`` says whose behaviour is followed, ``s
 computed. A field that is given beats both.
 """
 
+import csv
 import dataclasses
+import io
 import json
 import shlex
+import types
+import typing
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tsjax import pruning
+from tsjax.study.records import write_file
 from tsjax.training import FitConfig
 from tsjax.wording import one_of
 
@@ -97,36 +102,29 @@ class TrainSettings:
     def make(cls, *, preset: str | None = None, size: str | None = None, **given: Any) -> Self:
         """Settings from a preset, then a size, then single fields, each beating the one before.
 
-        With a ``checkpoint``, what its run was given comes before the single fields.
+        With a ``checkpoint``, its run's settings of data, model and training are kept.
 
         Raises:
-          ValueError: for an unknown preset, size or field, or a value out of range.
+          ValueError: for an unknown preset, size or field, a value out of range, or one that a
+            checkpoint's run has fixed to another.
           FileNotFoundError: if the folder ``checkpoint`` holds no run.
         """
-        fields = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
-            one_of("setting", name, fields)
-        saved: dict[str, Any] = {}
+            one_of("setting", name, names)
         if given.get("checkpoint"):
-            if preset or size:
-                raise ValueError("a checkpoint's run has its own preset and size: give neither")
-            saved = read_saved(Path(given["checkpoint"]))
-        preset = saved.get("preset", preset or "corrected")
-        one_of("preset", preset, PRESETS)
-        size = saved.get("size", size or PRESETS[preset].get("size", "small"))
-        one_of("size", size, SIZES)
-        values = {
-            **PRESETS[preset],
-            **SIZES[size],
-            **saved,
-            "preset": preset,
-            "size": size,
-            **given,
-        }
-        return cls(**{name: value for name, value in values.items() if name in fields})
+            base = _of_run(Path(given["checkpoint"]), {"preset": preset, "size": size, **given})
+        else:
+            preset = preset or "corrected"
+            one_of("preset", preset, PRESETS)
+            size = size or PRESETS[preset].get("size", "small")
+            one_of("size", size, SIZES)
+            base = PRESETS[preset] | SIZES[size] | {"preset": preset, "size": size}
+        values = base | given
+        return cls(**{name: value for name, value in values.items() if name in names})
 
     def __post_init__(self) -> None:
-        if problems := self.problems():
+        if problems := _wrong_types(self) or self.problems():
             raise ValueError("; ".join(problems))
 
     def problems(self) -> list[str]:
@@ -151,11 +149,14 @@ class TrainSettings:
         )
 
     def command(self) -> str:
-        """The command line that repeats the run: all that its preset and size do not imply."""
-        names = {"preset": self.preset, "size": self.size}
-        plain = type(self).make(**names)
-        usual = {"preset": "corrected", "size": PRESETS[self.preset].get("size", "small")}
-        flags = {name: value for name, value in names.items() if value != usual[name]}
+        """The command line that repeats the run: all that is not implied by what it names."""
+        if checkpoint := getattr(self, "checkpoint", None):
+            plain = type(self).make(checkpoint=checkpoint)
+            flags: dict[str, Any] = {"checkpoint": checkpoint}
+        else:
+            plain = type(self).make(preset=self.preset, size=self.size)
+            usual = {"preset": "corrected", "size": PRESETS[self.preset].get("size", "small")}
+            flags = {n: getattr(self, n) for n in usual if getattr(self, n) != usual[n]}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != getattr(plain, field.name):
@@ -211,10 +212,12 @@ class StudySettings(PruneSettings):
 
 
 def flag_text(value: Any) -> str:
-    """A value as a flag takes it: lists joined by commas."""
+    """A value as a flag takes it: lists as a line of CSV, nothing for None."""
     if isinstance(value, tuple):
-        return ",".join(str(v) for v in value)
-    return str(value)
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue()
+    return "" if value is None else str(value)
 
 
 def as_dict(settings: TrainSettings) -> dict[str, Any]:
@@ -223,27 +226,51 @@ def as_dict(settings: TrainSettings) -> dict[str, Any]:
 
 
 def write_saved(settings: TrainSettings, folder: Path) -> None:
-    """Writes the settings into a run folder."""
-    text = json.dumps(as_dict(settings), indent=1)
-    (folder / SETTINGS_FILE).write_text(text + "\n")
+    """Writes the settings into a run folder, with places that hold from elsewhere, too."""
+    values = as_dict(settings)
+    for name in ("data_dir", "dataset"):
+        if values[name] and Path(values[name]).exists():
+            values[name] = str(Path(values[name]).absolute())
+    write_file(folder / SETTINGS_FILE, json.dumps(values, indent=1) + "\n")
 
 
-def read_saved(folder: Path) -> dict[str, Any]:
-    """The settings of a run folder, without the places it read from and wrote to.
+def _of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The values that a run folder's settings fix.
 
     Raises:
       FileNotFoundError: if the folder holds no run.
-      ValueError: if its settings cannot be read.
+      ValueError: if its settings cannot be read, or ``given`` has others.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"no trained run at {folder}: there is no {path.name} in it")
     try:
-        saved = json.loads(path.read_text())
+        stored = json.loads(path.read_text())
+        fixed = {f.name: stored[f.name] for f in dataclasses.fields(TrainSettings)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold a run's settings: {error!r}") from None
+    del fixed["out_dir"]
+    fixed["channels"] = tuple(fixed["channels"])
+    own = [n for n in fixed if n != "data_dir" and given.get(n) not in (None, fixed[n])]
+    if own:
+        raise ValueError(f"the run at {folder} fixes {', '.join(own)}: leave that out")
+    try:
+        TrainSettings(**fixed)
+        one_of("preset", fixed["preset"], PRESETS)
+        one_of("size", fixed["size"], SIZES)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in saved.items()
-        if name not in ("out_dir", "checkpoint")
-    }
+        raise ValueError(f"{path}: {error}") from None
+    return PRESETS[fixed["preset"]] | SIZES[fixed["size"]] | fixed
+
+
+def _wrong_types(settings: TrainSettings) -> list[str]:
+    found = []
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, hint = getattr(settings, field.name), hints[field.name]
+        kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+        kinds = {typing.get_origin(kind) or kind for kind in kinds}
+        kinds |= {int} if float in kinds else set()
+        if type(value) not in kinds:
+            found.append(f"{field.name} must be {hint}, got {value!r}".replace("<class '", ""))
+    return [message.replace("'>,", ",") for message in found]

@@ -15,6 +15,9 @@ from tsjax.training.steps import Forward
 
 PyTree = Any
 
+RESULTS = ("settings.json", "test.json", "pruning.json", "results.json")
+"""Files by which a folder is known to hold a run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -22,7 +25,6 @@ class Task:
 
     Attributes:
       settings: what it was made from.
-      series: the series as read.
       dataset: the series split, scaled and marked.
       windows: the same on the device.
       config: the model's configuration.
@@ -96,25 +98,15 @@ def set_up(settings: TrainSettings) -> Task:
         freq=s.freq,
         embed=s.embed,
     )
+    if s.drop_last_test and len(dataset.starts("test")) < s.batch_size:
+        raise ValueError(
+            f"{dataset.name}: the test part has {len(dataset.starts('test'))} windows, less than "
+            f"one batch of {s.batch_size}, and drop_last_test would leave out all of them"
+        )
     channels = len(dataset.channels)
-    config = models.config(
-        s.model,
-        enc_in=channels,
-        dec_in=channels,
-        c_out=channels,
-        seq_len=s.seq_len,
-        label_len=s.label_len,
-        pred_len=s.pred_len,
-        d_model=s.d_model,
-        n_heads=s.n_heads,
-        e_layers=s.e_layers,
-        d_layers=s.d_layers,
-        d_ff=s.d_ff,
-        dropout=s.dropout,
-        activation=s.activation,
-        embed=s.embed,
-        freq=dataset.freq,
-    )
+    sizes = {"enc_in": channels, "dec_in": channels, "c_out": channels, "freq": dataset.freq}
+    shared = {name: getattr(s, name) for name in models.fields(s.model) if hasattr(s, name)}
+    config = models.config(s.model, **(shared | sizes))
     model = models.create(s.model, config)
     params, state = models.init(model, jax.random.key(s.seed))
     return Task(s, dataset, Windows.of(dataset), config, models.forward(model), params, state)
@@ -129,6 +121,7 @@ def describe(dataset: data.Dataset) -> records.Data:
         first_date=dataset.dates[0].isoformat(),
         last_date=dataset.dates[-1].isoformat(),
         freq=dataset.freq,
+        step_seconds=float(np.median(np.diff(dataset.dates.to_numpy()) / np.timedelta64(1, "s"))),
         windows={part: len(dataset.starts(part)) for part in dataset.parts},
         notes=dataset.notes,
     )
@@ -138,8 +131,11 @@ def claim(folder: Path) -> Path:
     """Makes the folder of a run's results, and shows that it can be written.
 
     Raises:
-      ValueError: if it cannot.
+      ValueError: if it cannot, or if it holds the results of another run.
     """
+    held = [name for name in RESULTS if (folder / name).exists()]
+    if held:
+        raise ValueError(f"{folder} holds a run ({', '.join(held)}): choose another --out_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".tsjax-probe"

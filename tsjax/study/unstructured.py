@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Tuned:
 
 
 def magnitude_mask(params: PyTree, density: float) -> PyTree:
-    """The study's mask: global magnitude over the prunable kernels (PROTOCOL: one shot)."""
+    """The study's mask: global magnitude over the prunable kernels."""
     return pruning.select(pruning.magnitude(params), density)
 
 
@@ -36,8 +37,21 @@ def ladder(task: Task, trained: Trained, densities: Iterable[float]) -> tuple[re
     return tuple(_rung(task, trained, density)[0] for density in densities)
 
 
-def fine_tune(task: Task, trained: Trained, density: float, epochs: int) -> Tuned:
-    """Prunes the trained model, and trains it on with the mask held."""
+def fine_tune(
+    task: Task, trained: Trained, density: float, epochs: int, checkpoint: Path | None = None
+) -> Tuned:
+    """Prunes the trained model, and trains it on with the mask held.
+
+    Args:
+      task: the task.
+      trained: the dense model.
+      density: share of the prunable weights to keep.
+      epochs: fine-tuning epochs, at most; the rest of the schedule is the training's.
+      checkpoint: folder for the best epoch's weights and the mask.
+
+    Raises:
+      FloatingPointError: if the error is not finite in the first epoch.
+    """
     rung, mask = _rung(task, trained, density)
     fitted = training.fit(
         task.forward,
@@ -48,6 +62,7 @@ def fine_tune(task: Task, trained: Trained, density: float, epochs: int) -> Tune
         task.starts("val"),
         dataclasses.replace(task.settings.fit_config(), epochs=epochs),
         mask=mask,
+        checkpoint=checkpoint,
         label=f"fine-tune at {density:.3g}",
     )
     error = task.test(fitted.params, fitted.state, mask=mask)
@@ -62,12 +77,22 @@ def fine_tune(task: Task, trained: Trained, density: float, epochs: int) -> Tune
     return Tuned(fitted.params, fitted.state, mask, record)
 
 
-def fine_tune_all(task: Task, trained: Trained, settings: PruneSettings) -> tuple[Tuned, ...]:
-    """Fine-tunes at each density that the settings ask for."""
-    return tuple(
-        fine_tune(task, trained, density, settings.finetune_epochs)
-        for density in settings.finetune_densities
-    )
+def fine_tune_all(
+    task: Task, trained: Trained, settings: PruneSettings, folder: Path
+) -> tuple[tuple[Tuned, ...], tuple[str, ...]]:
+    """Fine-tunes at each density that the settings ask for; ``folder`` gets the weights.
+
+    Returns:
+      The fine-tuned models, and a warning for each that diverged instead.
+    """
+    tuned, warnings = [], []
+    for density in settings.finetune_densities:
+        checkpoint = folder / f"finetuned-{density:.4g}"
+        try:
+            tuned.append(fine_tune(task, trained, density, settings.finetune_epochs, checkpoint))
+        except FloatingPointError as error:
+            warnings.append(str(error))
+    return tuple(tuned), tuple(warnings)
 
 
 def _rung(task: Task, trained: Trained, density: float) -> tuple[records.Rung, PyTree]:

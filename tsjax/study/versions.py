@@ -3,6 +3,8 @@
 import platform
 from importlib.metadata import version
 
+import jax
+
 import tsjax
 from tsjax import costs
 
@@ -13,4 +15,6 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, and the device."""
     found = {"tsjax": tsjax.__version__, "python": platform.python_version()}
     found |= {name: version(name) for name in PACKAGES}
+    # None leaves it to the device: full float32 on a CPU, TF32 on recent NVIDIA GPUs.
+    found["matmul_precision"] = str(jax.config.values["jax_default_matmul_precision"])
     return found | costs.device_description()

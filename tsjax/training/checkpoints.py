@@ -1,5 +1,6 @@
 """Trees of arrays on disk, through orbax."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import orbax.checkpoint as ocp
 from tsjax import trees
 
 PyTree = Any
+
+# Orbax looks for these only after its readers have started, and leaves them running.
+_FILES = ("_METADATA", "manifest.ocdbt")
 
 
 def save(path: Path, tree: PyTree) -> None:
@@ -37,14 +41,27 @@ def restore(path: Path, like: PyTree) -> PyTree:
     """
     if not _is_checkpoint(path):
         raise FileNotFoundError(f"no checkpoint at {path}")
+    if missing := [name for name in _FILES if not (path / name).is_file()]:
+        raise ValueError(f"the checkpoint at {path} cannot be read: {missing[0]} is missing")
     with ocp.StandardCheckpointer() as checkpointer:
         # Checked here: orbax names no leaf, and leaves its readers running.
-        stored = trees.by_path(checkpointer.metadata(path.absolute()).item_metadata.tree)
-        expected = trees.by_path(like)
+        stored = _readable(path, lambda: checkpointer.metadata(path.absolute()).item_metadata.tree)
         trees.check_same_structure(
-            stored, expected, name=f"the checkpoint at {path}", like_name="the tree expected"
+            trees.by_path(stored),
+            trees.by_path(like),
+            name=f"the checkpoint at {path}",
+            like_name="the tree expected",
         )
-        return checkpointer.restore(path.absolute(), like)
+        return _readable(path, lambda: checkpointer.restore(path.absolute(), like))
+
+
+def _readable(path: Path, read: Callable[[], PyTree]) -> PyTree:
+    try:
+        return read()
+    except Exception as error:
+        # Whatever orbax and its storage raise where files are damaged or missing.
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the checkpoint at {path} cannot be read: {what[:200]}") from error
 
 
 def _is_checkpoint(path: Path) -> bool:

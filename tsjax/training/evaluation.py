@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -61,7 +62,7 @@ def evaluate(
         for batch, weights in _padded_batches(starts, batch_size)
     ]
     # Summed in float64: thousands of batches would lose digits in float32.
-    total = np.sum(np.asarray(sums, np.float64), axis=0) / len(starts)
+    total = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0) / len(starts)
     return Metrics(float(total[0]), float(total[1]), len(starts))
 
 

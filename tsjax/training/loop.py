@@ -56,8 +56,8 @@ class FitConfig:
             for name in ("epochs", "batch_size", "full_rate_epochs", "patience")
             if getattr(self, name) < 1
         ]
-        if self.seed < 0:
-            found.append(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            found.append(f"seed must be at least 0 and below 2**32, got {self.seed}")
         if not 0 < self.learning_rate < math.inf:
             found.append(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 < self.lr_decay <= 1:
@@ -217,4 +217,4 @@ def _run_epoch(
         if not bar.disable and time.perf_counter() - shown > 0.5:
             bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
             shown = time.perf_counter()
-    return train, float(np.mean(np.asarray(losses, np.float64)))
+    return train, float(np.mean(np.asarray(jax.device_get(losses), np.float64)))

@@ -139,4 +139,4 @@ def eval_step(
     error = forecast - windows.gather(starts).target
     squared = jnp.mean(jnp.square(error), axis=(1, 2))
     absolute = jnp.mean(jnp.abs(error), axis=(1, 2))
-    return jnp.stack([jnp.dot(weights, squared), jnp.dot(weights, absolute)])
+    return jnp.stack([jnp.sum(weights * squared), jnp.sum(weights * absolute)])
