@@ -43,3 +43,9 @@ def test_the_commands_exist():
     for block in blocks("bash"):
         for command in re.findall(r"\./launch\.sh ([a-z]+)", block):
             assert re.search(rf"^  {command} ", usage, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("path", ["README.md", *sorted(p.name for p in ROOT.glob("docs/*.md"))])
+def test_no_figure_is_left_to_be_filled_in(path):
+    text = (ROOT / path if path == "README.md" else ROOT / "docs" / path).read_text()
+    assert not re.search(r"@[A-Z_]+@", text)

@@ -93,8 +93,8 @@ def _variables(model: nn.Module, key: Array) -> PyTree:
     return model.init(key, *(jnp.zeros(s.shape, s.dtype) for s in shapes))
 
 
-# What runs once is compiled in a hurry: all optimisations would take three times as long. Only a
-# function that no other one traces may have such options.
+# What runs once is compiled in a hurry: XLA's optimisations would take longer than they save. Only
+# a function that no other one traces may have such options.
 _variables_at_once = jax.jit(
     _variables, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
 )
