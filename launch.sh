@@ -123,6 +123,7 @@ run_script() {
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${TSJAX_VENV:-$root/.venv}
+[[ $venv == /* ]] || venv=$PWD/$venv
 stamp=$venv/tsjax-stamp
 command=study
 if [[ ${1:-} == --help ]]; then
