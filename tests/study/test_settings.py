@@ -54,6 +54,7 @@ def parse(settings, command):
         {"channels": ("a", "b"), "learning_rate": 3e-4, "drop_last_train": False},
         {"channels": ("T, degC", ' p "hPa" ')},
         {"preset": "paper", "freq": None},
+        {"seq_len": 24},
     ],
 )
 def test_the_command_repeats_the_run(given):
@@ -136,6 +137,12 @@ def test_all_faults_are_said_at_once():
         "epochs must be at least 1, got 0; densities must be in (0, 1], got 1.5, 0; "
         "finetune_epochs must be at least 1, got 0; cost_batches must be at least 1, got 0"
     )
+
+
+def test_a_short_look_back_needs_no_second_flag():
+    assert TrainSettings.make(seq_len=24).label_len == 24
+    assert TrainSettings.make(seq_len=336).label_len == 48
+    assert TrainSettings.make(seq_len=24, label_len=12).label_len == 12
 
 
 def test_near_names():

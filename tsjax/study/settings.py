@@ -75,7 +75,7 @@ class TrainSettings:
 
     model: str = _setting("transformer", "which model")
     seq_len: int = _setting(96, "steps of the look-back window")
-    label_len: int = _setting(48, "observed steps that the decoder begins with")
+    label_len: int = _setting(48, "observed steps that the decoder begins with, at most seq_len")
     pred_len: int = _setting(96, "steps to forecast, the horizon")
     d_model: int = _setting(64, "model width")
     n_heads: int = _setting(4, "attention heads")
@@ -121,6 +121,8 @@ class TrainSettings:
             one_of("size", size, SIZES)
             base = PRESETS[preset] | SIZES[size] | {"preset": preset, "size": size}
         values = base | given
+        if "label_len" not in values:
+            values["label_len"] = min(cls.label_len, values.get("seq_len", cls.seq_len))
         return cls(**{name: value for name, value in values.items() if name in names})
 
     def __post_init__(self) -> None:
