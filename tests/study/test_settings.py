@@ -96,6 +96,9 @@ def test_saved_places_hold_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "own.csv").touch()
+    (tmp_path / "ETTh1").mkdir()
+    write_saved(TrainSettings.make(dataset="ETTh1"), tmp_path)
+    assert json.loads((tmp_path / "settings.json").read_text())["dataset"] == "ETTh1"
     write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), tmp_path)
     saved = json.loads((tmp_path / "settings.json").read_text())
     assert saved["data_dir"] == str(tmp_path / "data")
@@ -107,7 +110,7 @@ def test_a_folder_without_a_run_is_said_to_be_one(tmp_path):
         PruneSettings.make(checkpoint=str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '"x"'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '"x"', "null"])
 def test_a_file_that_is_no_settings_is_said_to_be_none(text, tmp_path):
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(ValueError, match="does not hold a run's settings"):

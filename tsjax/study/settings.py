@@ -230,9 +230,11 @@ def as_dict(settings: TrainSettings) -> dict[str, Any]:
 def write_saved(settings: TrainSettings, folder: Path) -> None:
     """Writes the settings into a run folder, with places that hold from elsewhere, too."""
     values = as_dict(settings)
-    for name in ("data_dir", "dataset"):
-        if values[name] and Path(values[name]).exists():
-            values[name] = str(Path(values[name]).absolute())
+    if settings.data_dir is not None:
+        values["data_dir"] = str(Path(settings.data_dir).absolute())
+    # A name such as "ETTh1" is no place, whatever lies in the working folder.
+    if Path(settings.dataset).suffix and Path(settings.dataset).is_file():
+        values["dataset"] = str(Path(settings.dataset).absolute())
     write_file(folder / SETTINGS_FILE, json.dumps(values, indent=1) + "\n")
 
 
@@ -249,10 +251,10 @@ def _of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
         fixed = {f.name: stored[f.name] for f in dataclasses.fields(TrainSettings)}
+        fixed["channels"] = tuple(fixed["channels"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold a run's settings: {error!r}") from None
     del fixed["out_dir"]
-    fixed["channels"] = tuple(fixed["channels"])
     own = [n for n in fixed if n != "data_dir" and given.get(n) not in (None, fixed[n])]
     if own:
         raise ValueError(f"the run at {folder} fixes {', '.join(own)}: leave that out")
@@ -273,6 +275,6 @@ def _wrong_types(settings: TrainSettings) -> list[str]:
         kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
         kinds = {typing.get_origin(kind) or kind for kind in kinds}
         kinds |= {int} if float in kinds else set()
-        if type(value) not in kinds:
+        if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
             found.append(f"{field.name} must be {hint}, got {value!r}".replace("<class '", ""))
     return [message.replace("'>,", ",") for message in found]
