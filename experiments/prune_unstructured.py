@@ -9,22 +9,16 @@ masks in ``finetuned-DENSITY/``.
 """
 
 import dataclasses
-from typing import Any
 
-from experiments import common
+from experiments import common, train
 from tsjax import study
 from tsjax.study import records
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """Test errors of the dense model, at each density, and after fine-tuning."""
+class Result(train.Result):
+    """Also the test errors at each density, and after fine-tuning."""
 
-    command: str
-    config: dict[str, Any]
-    versions: dict[str, str]
-    dense: records.Error
-    baselines: tuple[records.Error, ...]
     ladder: tuple[records.Rung, ...]
     finetuned: tuple[records.FineTuning, ...]
     warnings: tuple[str, ...]

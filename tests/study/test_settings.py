@@ -148,6 +148,11 @@ def test_a_short_look_back_needs_no_second_flag():
     assert TrainSettings.make(seq_len=24, label_len=12).label_len == 12
 
 
+def test_a_density_twice_is_refused():
+    with pytest.raises(ValueError, match="finetune_densities holds a density twice"):
+        StudySettings(finetune_densities=(0.5, 0.5))
+
+
 def test_near_names():
     with pytest.raises(ValueError, match="did you mean 'dataset'"):
         StudySettings.make(datset="x")

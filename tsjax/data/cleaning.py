@@ -131,6 +131,8 @@ def describe_dates(dates: pd.DatetimeIndex) -> list[str]:
     return notes
 
 
+# Near the largest float64 a difference overflows, and nothing is then said about it.
+@np.errstate(over="ignore", invalid="ignore")
 def describe_values(
     values: np.ndarray,
     channels: Sequence[str],
@@ -154,18 +156,6 @@ def describe_values(
     """
     if len(values) < 3:
         return []
-    # Near the largest float64 a difference overflows, and nothing is then said about it.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _describe_values(values, channels, dates, filled, known)
-
-
-def _describe_values(
-    values: np.ndarray,
-    channels: Sequence[str],
-    dates: pd.DatetimeIndex,
-    filled: np.ndarray,
-    known: float | None,
-) -> list[str]:
     notes = []
     silent = filled | (values == known)
     for sentinel in _SENTINELS:

@@ -101,8 +101,8 @@ class Linear(nn.Module):
 def sinusoids(length: int, width: int) -> np.ndarray:
     """The positional table of Vaswani et al. (arXiv 1706.03762, section 3.5), [length, width].
 
-    Computed in float64, where the reference rounds its angles to float32 first: rows differ by up
-    to 3e-6. A table loaded from a checkpoint is kept as it is.
+    Computed in float64, where the reference rounds frequencies and angles to float32: row ``l``
+    differs by up to ``(l + 1) * 2**-23``. A table loaded from a checkpoint is kept as it is.
     """
     angle = np.arange(length)[:, None] * np.exp(np.arange(0, width, 2) * (-math.log(1e4) / width))
     table = np.zeros((length, width))

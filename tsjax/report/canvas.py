@@ -228,3 +228,31 @@ def spread(values: list[float], gap: float, top: float) -> list[float]:
         moved[i] = min(moved[i], limit)
         limit = moved[i] - gap
     return moved
+
+
+def grid(
+    panels: int, columns: int, size: float, *, right: float, top: float
+) -> tuple[Figure, list[Axes]]:
+    """Small multiples on a fixed grid, in inches.
+
+    Args:
+      panels: how many.
+      columns: at most so many side by side.
+      size: height of a panel's axes.
+      right: room right of each panel, for its labels.
+      top: room above the first row, its titles included.
+    """
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
+    left, below, between = 0.6, 0.5, 0.8
+    width = WIDTH if columns > 1 else 0.62 * WIDTH
+    height = top + rows * size + (rows - 1) * between + below
+    figure = Figure(figsize=(width, height))
+    axes = []
+    for i in range(panels):
+        row, column = divmod(i, columns)
+        x = column * width / columns + left
+        y = below + (rows - 1 - row) * (size + between)
+        wide = width / columns - left - right
+        axes.append(figure.add_axes((x / width, y / height, wide / width, size / height)))
+    return figure, axes

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tsjax.report import canvas, findings, formats, tables
-from tsjax.report.canvas import BASELINE, DENSE, INK, MUTED, PAPER, PRUNED, TUNED, Plot
+from tsjax.report.canvas import DENSE, INK, MUTED, PAPER, PRUNED, TUNED, Plot
+from tsjax.report.density import error_by_density
 from tsjax.study.records import Forecast, Study, Training
 
 NAMES = ("error_by_density", "forecasts", "training", "cost")
@@ -35,141 +36,6 @@ def draw(study: Study) -> dict[str, Plot]:
         # A channel's name may be in a script that the PNG's font lacks; the SVG still shows it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         return {name: canvas.finish(*parts) for name, parts in made.items() if parts is not None}
-
-
-def _grid(
-    panels: int, columns: int, size: float, *, right: float, top: float
-) -> tuple[Figure, list[Axes]]:
-    """Small multiples on a fixed grid, in inches.
-
-    Args:
-      panels: how many.
-      columns: at most so many side by side.
-      size: height of a panel's axes.
-      right: room right of each panel, for its labels.
-      top: room above the first row, its titles included.
-    """
-    columns = min(panels, columns)
-    rows = -(-panels // columns)
-    left, below, between = 0.6, 0.5, 0.8
-    width = canvas.WIDTH if columns > 1 else 0.62 * canvas.WIDTH
-    height = top + rows * size + (rows - 1) * between + below
-    figure = Figure(figsize=(width, height))
-    axes = []
-    for i in range(panels):
-        row, column = divmod(i, columns)
-        x = column * width / columns + left
-        y = below + (rows - 1 - row) * (size + between)
-        wide = width / columns - left - right
-        axes.append(figure.add_axes((x / width, y / height, wide / width, size / height)))
-    return figure, axes
-
-
-def error_by_density(study: Study) -> tuple[Figure, str, str, str]:
-    """MSE and MAE against the density obtained, beside dense and the baselines."""
-    rungs = sorted((r for r in study.ladder if r.kept), key=lambda rung: -rung.density)
-    tuned = sorted(
-        (t for t in study.finetuned if t.rung.kept), key=lambda tuned: -tuned.rung.density
-    )
-    names = [formats.label(baseline.name, 18) for baseline in study.baselines]
-    right = min(1.9, 0.2 + 0.07 * max(len(name) + 8 for name in [*names, "fine-tuned"]))
-    figure, axes = _grid(2, 2, 3.3, right=right, top=0.4)
-    lowest = min((rung.density for rung in rungs), default=1.0)
-    above = []
-    for ax, metric in zip(axes, ("mse", "mae"), strict=True):
-        dense = getattr(study.dense, metric)
-        flat = [getattr(baseline, metric) for baseline in study.baselines]
-        recovered = [getattr(t, metric) for t in tuned]
-        errors = [getattr(rung, metric) for rung in rungs]
-        top = canvas.error_axis(ax, [dense, *flat, *recovered], extra=errors)
-        canvas.density_axis(ax, lowest)
-        ax.set_title(f"{metric.upper()}, scaled series")
-        ax.set_xlabel("density over prunable weights (log scale)")
-        labels = [(dense, f"dense {formats.error(dense)}", DENSE)]
-        if metric == "mse":
-            ax.axhspan(dense, (1 + findings.TOLERANCE) * dense, color=DENSE, alpha=0.13, lw=0)
-        ax.axhline(dense, color=DENSE, lw=1.4)
-        for i, (name, value) in enumerate(zip(names, flat, strict=True)):
-            ax.axhline(value, color=BASELINE, lw=1.3, ls=_DASHES[i % len(_DASHES)])
-            labels.append((value, f"{name} {formats.error(value)}", BASELINE))
-        ax.plot(
-            [rung.density for rung in rungs],
-            errors,
-            color=PRUNED,
-            marker="o",
-            zorder=3,
-            clip_on=True,
-        )
-        over = [
-            (rung.density, value) for rung, value in zip(rungs, errors, strict=True) if value > top
-        ]
-        above.append(over)
-        for density, _ in over:
-            ax.plot(
-                *([density], [0.985]),
-                transform=ax.get_xaxis_transform(),
-                marker="^",
-                color=PRUNED,
-                clip_on=False,
-            )
-        if errors and lowest < 1:
-            arrow = " ▲" if errors[-1] > top else ""
-            text = f"● pruned {formats.error(errors[-1])}{arrow}"
-            labels.append((min(errors[-1], ax.get_ylim()[1]), text, PRUNED))
-        for t, value in zip(tuned, recovered, strict=True):
-            before = min(getattr(t.rung, metric), ax.get_ylim()[1])
-            ax.plot([t.rung.density] * 2, [before, value], color=TUNED, lw=1, ls=":", zorder=2)
-        if tuned:
-            ax.plot(
-                *([t.rung.density for t in tuned], recovered),
-                color=TUNED,
-                ls="none",
-                marker="D",
-                ms=6.5,
-                mec=PAPER,
-                mew=0.8,
-                zorder=4,
-            )
-            text = f"◆ fine-tuned {formats.error(recovered[-1])}"
-            labels.append((recovered[-1], text, TUNED))
-        canvas.margin_labels(ax, labels)
-    return figure, "error_by_density", _error_alt(study), _error_caption(study, above)
-
-
-def _error_alt(study: Study) -> str:
-    points = [f"{formats.short_share(r.density)}: {formats.error(r.mse)}" for r in study.ladder]
-    tuned = [
-        f"{formats.short_share(t.rung.density)}: {formats.error(t.mse)}" for t in study.finetuned
-    ]
-    baselines = [f"{formats.label(b.name)} {formats.error(b.mse)}" for b in study.baselines]
-    text = (
-        f"Two line charts, MSE and MAE by density. Dense MSE {formats.error(study.dense.mse)}. "
-        f"MSE pruned without fine-tuning, by density: {', '.join(points)}."
-    )
-    text += f" Fine-tuned: {', '.join(tuned)}." if tuned else ""
-    return text + (f" Baselines: {', '.join(baselines)}." if baselines else "")
-
-
-def _error_caption(study: Study, above: list[list[tuple[float, float]]]) -> str:
-    text = (
-        "Test error against the density obtained over the prunable weights, from dense on the"
-        " left. "
-        "Circles: pruned, no fine-tuning. "
-    )
-    if study.finetuned:
-        text += "Diamonds: the same mask after fine-tuning; the dotted line is what was recovered. "
-    text += f"Band: within {formats.percent(findings.TOLERANCE)} of the dense MSE. ".replace(
-        ".0", ""
-    )
-    text += "Numbers at the right are those of the lowest density. "
-    over = max(above, key=len)
-    if over:
-        largest = max(value for found in above for _, value in found)
-        text += (
-            f"{len(over)} of {len(study.ladder)} rungs lie above the axis (▲), up to "
-            f"{formats.error(largest)}: the table has them. "
-        )
-    return text.strip()
 
 
 def _colour(name: str) -> str:
@@ -204,7 +70,7 @@ def forecasts(study: Study) -> tuple[Figure, str, str, str]:
     room = canvas.WIDTH * (1.0 if len(shown) > 1 else 0.62)
     columns = len(handles) if sum(wide) < room else max(1, int(room / max(wide)))
     legend = 0.2 * -(-len(handles) // columns)
-    figure, axes = _grid(len(shown), _columns(shown), 1.9, right=0.3, top=0.5 + legend)
+    figure, axes = canvas.grid(len(shown), _columns(shown), 1.9, right=0.3, top=0.5 + legend)
     figure.legend(handles=handles, loc="upper left", ncol=columns, borderaxespad=0.5)
     cut = clipped = False
     for ax, window in zip(axes, shown, strict=True):
@@ -273,7 +139,7 @@ def _own_units(ax: Axes, window: Forecast, past: int) -> bool:
 def training(study: Study) -> tuple[Figure, str, str, str]:
     """Training and validation loss by epoch, a panel for each run."""
     runs = [(name, run) for name, run in tables.runs(study) if run.epochs][:_PANELS]
-    figure, axes = _grid(len(runs), 2 if len(runs) == 4 else 3, 2.1, right=1.25, top=0.4)
+    figure, axes = canvas.grid(len(runs), 2 if len(runs) == 4 else 3, 2.1, right=1.25, top=0.4)
     clipped = False
     for ax, (name, run) in zip(axes, runs, strict=True):
         clipped |= _loss(ax, name, run)

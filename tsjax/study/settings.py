@@ -191,6 +191,8 @@ class PruneSettings(TrainSettings):
             if wrong:
                 listed = ", ".join(f"{d:g}" for d in wrong)
                 found.append(f"{name} must be in (0, 1], got {listed}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                found.append(f"{name} holds a density twice")
         if not self.densities:
             found.append("densities must not be empty")
         if self.finetune_epochs < 1:
