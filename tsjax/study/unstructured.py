@@ -87,7 +87,7 @@ def fine_tune_all(
     """
     tuned, warnings = [], []
     for density in settings.finetune_densities:
-        checkpoint = folder / f"finetuned-{density}"
+        checkpoint = folder / f"finetuned-{density:.6g}"
         try:
             tuned.append(fine_tune(task, trained, density, settings.finetune_epochs, checkpoint))
         except FloatingPointError as error:
