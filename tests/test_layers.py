@@ -9,7 +9,7 @@ from conftest import ROOT
 
 THIRD_PARTY = {
     "absl", "chex", "flax", "jax", "jinja2", "matplotlib", "numpy", "optax", "orbax", "pandas",
-    "markupsafe", "torch", "tqdm",
+    "markupsafe", "safetensors", "torch", "tqdm",
 }  # fmt: skip
 
 # What each part may import of tsjax, and of other packages.
@@ -21,7 +21,7 @@ ALLOWED = {
     "costs": ({"trees", "wording"}, {"jax", "numpy"}),
     "models": ({"trees", "wording"}, {"jax", "numpy", "flax"}),
     "training": ({"pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
-    "interop": ({"models", "trees", "wording"}, {"jax", "numpy"}),
+    "interop": ({"models", "trees", "wording"}, {"jax", "numpy", "safetensors", "torch"}),
     "study": (
         {"costs", "data", "interop", "models", "pruning", "training", "trees", "wording"},
         {"jax", "numpy"},
@@ -80,6 +80,7 @@ def test_only_experiments_read_flags():
         ("costs", {"flax", "pandas", "optax", "matplotlib"}),
         ("data", {"jax", "flax", "matplotlib"}),
         ("models", {"pandas", "matplotlib", "tqdm"}),
+        ("interop", {"safetensors", "torch"}),
     ],
 )
 def test_a_part_loads_no_more_than_it_needs(part, absent):
