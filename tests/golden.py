@@ -33,9 +33,12 @@ class Case:
         return self.meta["config"]["model"].lower()
 
     def config(self) -> models.ForecastConfig:
-        fields = {field.name for field in dataclasses.fields(models.MODELS[self.model].config)}
-        sizes = {k: v for k, v in self.meta["config"].items() if k in fields}
-        return models.config(self.model, **sizes)
+        fields = models.fields(self.model)
+        stated = dict(self.meta["config"])
+        for name, size in stated.pop("mwt", {}).items():
+            stated[name if name.startswith("cross") else f"wavelet_{name}"] = size
+        sizes = {name: value for name, value in stated.items() if name in fields}
+        return models.config(self.model, "tslib", **sizes)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays whose key begins with ``prefix/``, without it."""

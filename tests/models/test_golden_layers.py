@@ -1,78 +1,64 @@
-"""Shared layers equal the published ones: outputs and gradients of the reference's layer cases."""
+"""Layers that several models share equal the published ones."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import golden_dir
-from golden import Case
+from layer_goldens import CASE, PATH, REASON, assert_layer, ctor, names, params_like
 
+from tsjax.interop import torch_names
+from tsjax.models import ForecastConfig
 from tsjax.models.layers import DataEmbedding, attend, sinusoids
 
-PATH = golden_dir() / "layers.json"
-CASE = Case(PATH)
-
-pytestmark = pytest.mark.skipif(
-    not PATH.is_file(), reason=f"no layers.json in {golden_dir()}: set TSJAX_GOLDEN_DIR"
-)
+pytestmark = pytest.mark.skipif(not PATH.is_file(), reason=REASON)
 
 
-def names(prefix: str) -> list[str]:
-    cases = CASE.meta["cases"] if PATH.is_file() else []
-    return [name for name in cases if name.startswith(prefix)]
-
-
-def close(got, want, relative=1e-10):
-    assert np.max(np.abs(np.asarray(got) - want)) <= relative * np.max(np.abs(want))
-
-
-@pytest.mark.parametrize("name", names("data_embedding/"))
+@pytest.mark.parametrize("name", names("data_embedding/") + names("data_embedding_wo_pos/"))
 def test_data_embedding(name):
-    ctor = CASE.meta["cases"][name]["ctor"]
-    stored, inputs = CASE.group(f"{name}/param"), CASE.group(f"{name}/in")
-    params = {"value": {"kernel": stored["value_embedding.tokenConv.weight"].transpose(2, 1, 0)}}
-    buffers = {"position": stored["position_embedding.pe"][0]}
-    fields = ("month", "day", "weekday", "hour", "minute")
-    key = "temporal_embedding.{}_embed" + (".emb" if ctor["embed_type"] == "fixed" else "")
-    key += ".weight"
-    if ctor["embed_type"] == "timeF":
-        kernel = stored["temporal_embedding.embed.weight"].T
-        params["time"] = {"projection": {"kernel": kernel}}
-    elif ctor["embed_type"] == "learned":
-        tables = {f: stored[key.format(f)] for f in fields if key.format(f) in stored}
-        params["time"] = {field: {"embedding": table} for field, table in tables.items()}
-    else:
-        buffers["time"] = {f: stored[key.format(f)] for f in fields if key.format(f) in stored}
-    rows = buffers["position"].shape[0]
-    layer = DataEmbedding(ctor["d_model"], ctor["embed_type"], ctor["freq"], 0.0, rows)
-    with jax.enable_x64(True):
-        params, buffers = jax.tree.map(jnp.asarray, (params, buffers))
+    made = ctor(name)
+    embed, freq, positions = made["embed_type"], made["freq"], "wo_pos" not in name
+    config = ForecastConfig(enc_in=1, dec_in=1, c_out=1, embed=embed, freq=freq)
+    layer = DataEmbedding(made["d_model"], embed, freq, 0.0, 64 if positions else None)
+    names = {
+        path.removeprefix("x/"): (key.removeprefix("x."), layout)
+        for path, (key, layout) in torch_names._data_embedding("x", config, position=positions)
+    }
+    tables = {path for path in names if path == "position" or (embed == "fixed" and "time" in path)}
 
-        def run(params, x):
-            variables = {"params": params, "buffers": buffers}
-            return layer.apply(variables, x, jnp.asarray(inputs["x_mark"]), train=False)
+    def buffers(stored, draws):
+        found = {path: jnp.asarray(stored[names[path][0]]) for path in tables}
+        if positions:
+            found["position"] = found["position"][0]
+        fields = {path.removeprefix("time/"): found.pop(path) for path in [*found] if "/" in path}
+        return found | ({"time": fields} if fields else {})
 
-        y, pull = jax.vjp(run, params, jnp.asarray(inputs["x"]))
-        close(y, CASE.arrays[f"{name}/out/y"])
-        # The case's loss weighs the sum and also its terms.
+    def run(params, buffers, x, x_mark):
+        variables = {"params": params, "buffers": buffers}
+        y = layer.apply(variables, x, x_mark, train=False)
+        if not positions:
+            return {"y": y}
+        position = buffers["position"][None, : x.shape[1]]
+        temporal = layer.apply(variables, jnp.zeros_like(x), x_mark, train=False) - position
+        parts = {"value": y - temporal - position, "temporal": temporal}
+        # The case's loss weighs the terms too, where they can be trained.
         ct = CASE.group(f"{name}/ct")
-        of_params, of_x = pull(jnp.asarray(ct["y"] + ct["value"]))
-        want = CASE.group(f"{name}/grad")
-        kernel = want["value_embedding.tokenConv.weight"].transpose(2, 1, 0)
-        close(of_params["value"]["kernel"], kernel)
-        close(of_x, CASE.arrays[f"{name}/grad_in/x"])
-        if ctor["embed_type"] == "learned":
-            of_params, _ = pull(jnp.asarray(ct["y"] + ct["temporal"]))
-            for field, gradients in of_params["time"].items():
-                close(gradients["embedding"], want[key.format(field)])
+        return {"y": y} | {key: part for key, part in parts.items() if key in ct}
+
+    marks = CASE.arrays[f"{name}/in/x_mark"]
+    like = params_like(layer, CASE.arrays[f"{name}/in/x"], marks, train=False)
+    trained = {path: entry for path, entry in names.items() if path not in tables}
+    assert_layer(name, run, trained, like, buffers)
 
 
 @pytest.mark.parametrize("name", names("full_attention/"))
 def test_attention(name):
-    causal = CASE.meta["cases"][name]["ctor"]["mask_flag"]
-    with jax.enable_x64(True):
-        q, k, v = (jnp.asarray(CASE.arrays[f"{name}/in/{n}"]) for n in "qkv")
-        close(attend(q, k, v, causal=causal), CASE.arrays[f"{name}/out/y"])
+    causal = ctor(name)["mask_flag"]
+
+    def run(params, q, k, v):
+        one_hot = jnp.eye(k.shape[1])[None, :, None].repeat(k.shape[0], 0).repeat(k.shape[2], 2)
+        weights = attend(q, k, one_hot, causal=causal).swapaxes(1, 2)
+        return {"y": attend(q, k, v, causal=causal), "attn": weights}
+
+    assert_layer(name, run)
 
 
 @pytest.mark.parametrize("width", [16, 24, 512])

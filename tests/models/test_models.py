@@ -10,21 +10,34 @@ import pytest
 from conftest import golden_dir
 from golden import Case
 
-from tsjax import models, trees
+from tsjax import interop, models, trees
+from tsjax.interop.torch_names import NAMES as NAMES_IN_TORCH
+from tsjax.models import informer, transformer
 from tsjax.models.layers import Dropout
-from tsjax.models.transformer import Decoder
 
 SMALL = {
     "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 13, "label_len": 5, "pred_len": 7,
     "d_model": 8, "n_heads": 2, "d_ff": 12, "e_layers": 2, "d_layers": 1, "dropout": 0.1,
+    "moving_avg": 5, "modes": 3, "seg_len": 3, "factor": 2,
 }  # fmt: skip
+TASK = {"enc_in": 3, "dec_in": 3, "c_out": 3}
 NAMES = list(models.MODELS)
-CAUSAL = ["transformer"]
+# These forecast the channels that they read.
+SAME_CHANNELS = ["autoformer", "fedformer", "crossformer"]
+CAUSAL = {"transformer": transformer.Decoder, "informer": informer.Decoder}
+# A bias on the keys shifts all logits of a query alike.
+NO_GRADIENT = dict.fromkeys(NAMES, ("key/bias",))
+
+
+def small_config(name, preset="corrected", **sizes):
+    known = models.fields(name)
+    sizes = {key: value for key, value in {**SMALL, "modes": 3, **sizes}.items() if key in known}
+    return models.config(name, preset, **sizes)
 
 
 @functools.cache
-def build(name, batch=4, **sizes):
-    config = models.config(name, **{**SMALL, **sizes})
+def build(name, batch=4, preset="corrected", **sizes):
+    config = small_config(name, preset, **sizes)
     params, state = models.init(models.create(name, config), jax.random.key(0))
     rng = np.random.default_rng(0)
     shapes = models.input_shapes(config, batch)
@@ -36,9 +49,10 @@ def build(name, batch=4, **sizes):
 @pytest.mark.parametrize("lengths", [(13, 5, 7), (8, 0, 1), (5, 5, 20)])
 def test_shapes(name, lengths):
     sizes = dict(zip(("seq_len", "label_len", "pred_len"), lengths, strict=True))
-    forward, params, state, inputs = build(name, c_out=2, **sizes)
+    c_out = 3 if name in SAME_CHANNELS else 2
+    forward, params, state, inputs = build(name, c_out=c_out, **sizes)
     forecast, _ = forward(params, state, *inputs)
-    assert forecast.shape == (4, lengths[2], 2)
+    assert forecast.shape == (4, lengths[2], c_out)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,14 +78,18 @@ def test_windows_of_a_batch_do_not_see_one_another(name):
 def test_a_step_depends_on_no_later_decoder_input(name):
     # Of the decoder's layers: the token embedding before them is circular, and shows the first step
     # the last one.
-    params = build(name)[1]
+    _, params, state, _ = build(name)
     rng = np.random.default_rng(1)
     x, memory = (jnp.asarray(rng.normal(size=(1, n, 8)), jnp.float32) for n in (12, 13))
 
-    decoder = Decoder(models.config(name, **SMALL))
+    decoder = CAUSAL[name](small_config(name))
+    variables = {
+        "params": params["decoder"],
+        "buffers": state["buffers"].get("decoder", {}),
+    }
 
     def run(x):
-        return decoder.apply({"params": params["decoder"]}, x, memory, train=False)
+        return decoder.apply(variables, x, memory, train=False)
 
     jacobian = jax.jit(jax.jacobian(run))(x)[0, :, :, 0]
     influence = jnp.abs(jacobian).sum((1, 3))
@@ -89,8 +107,7 @@ def test_gradients_are_finite_at_init_and_reach_every_weight(name):
 
     for path, gradient in trees.by_path(jax.jit(jax.grad(loss))(params)).items():
         assert np.all(np.isfinite(gradient)), path
-        # A bias on the keys shifts all logits of a query alike.
-        assert np.any(gradient != 0) or path.endswith("key/bias"), path
+        assert np.any(gradient != 0) or path.endswith(NO_GRADIENT[name]), path
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,74 +138,164 @@ def test_a_second_call_does_not_trace_again(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_key_same_weights(name):
-    model = models.create(name, models.config(name, **SMALL))
+    model = models.create(name, small_config(name))
     first, second, other = (models.init(model, jax.random.key(k))[0] for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert np.any(first["output_projection"]["kernel"] != other["output_projection"]["kernel"])
+    path = next(path for path in trees.paths(first) if path.endswith("kernel"))
+    assert np.any(trees.by_path(first)[path] != trees.by_path(other)[path])
+
+
+# How the reference calls its models and sizes.
+COUNTED = {
+    "Transformer": ("transformer", {}),
+    "Informer (distil)": ("informer", {}),
+    "Autoformer": ("autoformer", {}),
+    "FEDformer fourier modes=64": ("fedformer", {"modes": 64}),
+    "FEDformer fourier modes=32 (TSL default)": ("fedformer", {"modes": 32}),
+    "FEDformer Wavelets modes=64": ("fedformer", {"modes": 64, "version": "wavelets"}),
+    "Crossformer (256/512/4 heads/3 layers, factor 10)": ("crossformer", {}),
+    "Crossformer (TSL script: 512/2048/8 heads/2 layers, factor 3)": (
+        "crossformer",
+        {"d_model": 512, "d_ff": 2048, "n_heads": 8, "e_layers": 2, "factor": 3},
+    ),
+    "Autoformer repo": ("autoformer", {}),
+    "FEDformer repo Fourier modes=64 moving_avg=[24]": ("fedformer", {}),
+    "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": ("fedformer", {"version": "wavelets"}),
+    "Thinklab Crossformer in_len 96, seg_len 12": ("crossformer", {}),
+}
+PRESET = {"time_series_library": "tslib", "original_repositories": "paper"}
 
 
 def published_counts():
     path = golden_dir() / "param_counts.json"
     if not path.is_file():
         return []
-    counts = Case(path).meta["time_series_library"]
     return [
-        (name.lower(), int(horizon), row["params"])
-        for name, rows in counts.items()
+        (label, PRESET[source], int(horizon), row["params_if_complex_counts_twice"])
+        for source, models_ in Case(path).meta.items()
+        if source in PRESET
+        for label, rows in models_.items()
+        if label in COUNTED
         for horizon, row in rows.items()
-        if name.lower() in models.MODELS
     ]
 
 
 @pytest.mark.skipif(not published_counts(), reason=f"no param_counts.json in {golden_dir()}")
-@pytest.mark.parametrize(("name", "pred_len", "count"), published_counts())
-def test_parameter_counts_at_full_size(name, pred_len, count):
-    config = models.config(name, enc_in=7, dec_in=7, c_out=7, pred_len=pred_len)
+@pytest.mark.parametrize(("label", "preset", "pred_len", "count"), published_counts())
+def test_parameter_counts_at_full_size(label, preset, pred_len, count):
+    name, sizes = COUNTED[label]
+    config = models.config(name, preset, enc_in=7, dec_in=7, c_out=7, pred_len=pred_len, **sizes)
     model = models.create(name, config)
     params, _ = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
     assert trees.size(params) == count
 
 
-def test_initial_weights_have_the_moments_of_the_reference():
-    config = models.config("transformer", enc_in=7, dec_in=7, c_out=7, d_model=256, d_ff=512)
-    params, _ = models.init(models.create("transformer", config), jax.random.key(0))
-    leaves = trees.by_path(params)
-    # torch's Linear: uniform within 1 / sqrt(fan_in), for weights and biases.
-    for path, fan_in in {
-        "encoder/layer_0/attention/query/kernel": 256,
-        "encoder/layer_0/attention/out/kernel": 256,
-        "encoder/layer_0/feed_forward/down/kernel": 512,
-        "encoder/layer_0/feed_forward/down/bias": 512,
-        "enc_embedding/time/projection/kernel": 4,
-    }.items():
-        bound, w = fan_in**-0.5, np.asarray(leaves[path]).ravel()
-        n = w.size
-        assert np.max(np.abs(w)) <= bound
-        assert abs(w.std() - bound / 3**0.5) < 4 * bound / (5 * n) ** 0.5, path
-        assert abs(w.mean()) < 4 * bound / (3 * n) ** 0.5, path
-    # The token embedding: normal, variance 2 / fan_in.
-    w = np.asarray(leaves["enc_embedding/value/kernel"]).ravel()
-    std = (2 / 21) ** 0.5
-    assert abs(w.std() - std) < 4 * std / (2 * w.size) ** 0.5
-    assert np.max(np.abs(w)) > 3 * std
-    for path, w in leaves.items():
-        if "norm" in path:
+@pytest.mark.parametrize("name", NAMES)
+def test_initial_weights_have_the_moments_of_the_reference(name):
+    config = small_config(name, "tslib", d_model=32, n_heads=4, d_ff=48, c_out=3, modes=4)
+    params, _ = jax.jit(functools.partial(models.init, models.create(name, config)))(
+        jax.random.key(0)
+    )
+    torch = {path: keys for path, (keys, _) in NAMES_IN_TORCH[name](config).items()}
+    shapes = interop.to_torch(name, config, interop_variables(name, config))
+    for path, w in trees.by_path(params).items():
+        key = torch[path] if isinstance(torch[path], str) else torch[path][0]
+        w = np.asarray(w, np.float64).ravel()
+        if "norm" in path and path.endswith(("scale", "bias")):
             assert np.all(w == (1 if path.endswith("scale") else 0)), path
+            continue
+        # Of torch's own layers: the weight's shape is [out, in] or [out, in, steps].
+        weight = shapes.get(key.removesuffix("bias") + "weight", shapes[key])
+        fan_in = np.prod(weight.shape[1:])
+        if "tokenConv" in key:
+            mean, std, fourth = 0, (2 / fan_in) ** 0.5, 3
+        elif path.endswith(("router", "position", "embedding")):
+            mean, std, fourth = 0, 1, 3
+        elif path.endswith(("real", "imag")):
+            mean, std, fourth = 0.5 / 32**2, 32**-2 / 12**0.5, 1.8
+        else:
+            mean, std, fourth = 0, (3 * fan_in) ** -0.5, 1.8
+            assert np.max(np.abs(w)) <= fan_in**-0.5, path
+        # Within 5 standard errors, of the mean and of the variance.
+        assert abs(w.mean() - mean) < 5 * std / w.size**0.5, path
+        variance = np.mean((w - mean) ** 2)
+        assert abs(variance / std**2 - 1) < 5 * ((fourth - 1) / w.size) ** 0.5, path
+
+
+def interop_variables(name, config):
+    params, state = models.init(models.create(name, config), jax.random.key(1))
+    return {"params": params, **state}
 
 
 def test_a_wrong_config_is_refused_with_all_its_faults():
     faults = {"d_model": 0, "pred_len": 0, "dropout": 1.0, "freq": "x", "activation": "tanh"}
     with pytest.raises(ValueError, match="TransformerConfig: ") as caught:
-        models.config("transformer", **{**SMALL, **faults})
+        small_config("transformer", **faults)
     for fault in faults:
         assert fault in str(caught.value)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"n_heads": 3}, r"d_model \(8\) must be a multiple of n_heads \(3\): pass d_model=6 or"),
+        ({"label_len": 14}, r"label_len must be at most seq_len \(13\), got 14"),
+        ({"e_layers": 0}, "e_layers must be at least 1, got 0"),
+        ({"d_ff": (3, 4)}, r"d_ff must be one number or \d+, one per .*, got 2"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"embed": "fix"}, "embed must be one of timeF, fixed, learned, got 'fix'"),
+    ],
+)
+def test_a_bad_size_is_refused_by_every_model(name, wrong, says):
+    with pytest.raises(ValueError, match=says):
+        small_config(name, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "says"),
+    [
+        ("informer", {"factor": 0}, "factor must be at least 1, got 0"),
+        (
+            "informer",
+            {"context": "mixed"},
+            "context must be one of transposed, reread, got 'mixed'",
+        ),
+        ("informer", {"distil_padding": 3}, "distil_padding must be 1 or 2, got 3"),
+        (
+            "autoformer",
+            {"moving_avg": 24},
+            r"moving_avg must be odd .* got 24: pass 23 or 25, \(24",
+        ),
+        ("autoformer", {"c_out": 2}, r"c_out \(2\) must equal enc_in \(3\)"),
+        ("fedformer", {"moving_avg": 24}, "moving_avg must be odd"),
+        ("fedformer", {"moving_avg": ()}, "a number of steps or several, got none"),
+        ("fedformer", {"modes": 1000}, "modes"),
+        ("crossformer", {"seg_len": 0}, "seg_len must be at least 1, got 0"),
+    ],
+)
+def test_a_bad_size_is_refused_by_the_model_that_it_matters_to(name, wrong, says):
+    with pytest.raises(ValueError, match=says):
+        small_config(name, **wrong)
+
+
+def test_presets_fill_in_and_fields_beat_them():
+    assert small_config("informer").context == "transposed"
+    assert small_config("informer", "tslib").context == "reread"
+    assert small_config("informer", "tslib", context="transposed").context == "transposed"
+    assert set(models.PRESETS) == {"corrected", "tslib", "paper"}
+    for name in NAMES:
+        assert set(models.MODELS[name].config.presets) == set(models.PRESETS)
+        assert models.MODELS[name].config.presets["corrected"] == {}
+    with pytest.raises(ValueError, match=r"preset is 'papr' \(did you mean 'paper'"):
+        small_config("informer", "papr")
+
+
 def test_unknown_names_are_met_with_near_ones():
     with pytest.raises(ValueError, match="did you mean 'transformer'"):
-        models.config("transfomer", **SMALL)
+        models.config("transfomer", **TASK)
     with pytest.raises(ValueError, match=r"no field 'd_modle' \(did you mean 'd_model'"):
-        models.config("transformer", **SMALL, d_modle=3)
+        models.config("transformer", **TASK, d_modle=3)
 
 
 def test_a_config_of_another_model_is_refused():
@@ -198,7 +305,7 @@ def test_a_config_of_another_model_is_refused():
 
 
 def test_config_is_hashable_and_replaceable():
-    config = models.config("transformer", **SMALL)
+    config = small_config("transformer")
     assert hash(dataclasses.replace(config)) == hash(config)
 
 

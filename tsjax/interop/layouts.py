@@ -59,5 +59,24 @@ FLAT = Layout(
 )
 """One axis in PyTorch, ``[*out]`` here: biases and norms."""
 
+
+def merged(*runs: int) -> Layout:
+    """Neighbouring axes that are one in PyTorch: ``merged(2, 1)`` is ``[a * b, c]`` there.
+
+    Args:
+      *runs: how many axes here make up each axis in PyTorch.
+    """
+
+    def torch_shape(shape: Shape) -> Shape:
+        axes = iter(shape)
+        return tuple(math.prod(next(axes) for _ in range(run)) for run in runs)
+
+    return Layout(
+        torch_shape,
+        lambda array, shape: array.reshape(shape),
+        lambda array: array.reshape(torch_shape(array.shape)),
+    )
+
+
 TABLE = Layout(lambda shape: shape, lambda array, shape: array.reshape(shape), lambda array: array)
 """The same in both: look-up tables."""

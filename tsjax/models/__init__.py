@@ -6,7 +6,11 @@ params, state = models.init(model, jax.random.key(0))
 forecast, state = models.forward(model)(params, state, x_enc, x_mark_enc, x_dec, x_mark_dec)
 """
 
-from tsjax.models.base import ForecastConfig
+from tsjax.models.autoformer import Autoformer, AutoformerConfig
+from tsjax.models.base import PRESETS, ForecastConfig
+from tsjax.models.crossformer import Crossformer, CrossformerConfig
+from tsjax.models.fedformer import FEDformer, FEDformerConfig
+from tsjax.models.informer import Informer, InformerConfig
 from tsjax.models.registry import (
     MODELS,
     Forward,
@@ -21,8 +25,17 @@ from tsjax.models.transformer import Transformer, TransformerConfig
 
 __all__ = [
     "MODELS",
+    "PRESETS",
+    "Autoformer",
+    "AutoformerConfig",
+    "Crossformer",
+    "CrossformerConfig",
+    "FEDformer",
+    "FEDformerConfig",
     "ForecastConfig",
     "Forward",
+    "Informer",
+    "InformerConfig",
     "Transformer",
     "TransformerConfig",
     "config",

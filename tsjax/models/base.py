@@ -1,8 +1,23 @@
-"""What every forecaster's configuration states: lengths, channels, and how time is embedded."""
+"""What every forecaster's configuration states: the task, the widths, and whose behaviour.
+
+The published versions of these models disagree with one another. Each difference is a field of the
+configuration; ``presets`` of a configuration class groups them under three names. ``corrected``,
+the fields' own defaults, is the architecture as its paper describes it; ``tslib`` is what
+Time-Series-Library's checkpoints mean; ``paper`` is what the pruning study arXiv 2412.12883 ran.
+"""
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from tsjax.models.layers import EMBEDS, MARKS, mark_dim
+from tsjax.models.layers import EMBEDS, MARKS, Heads, mark_dim
+
+Sizes = int | tuple[int, ...]
+"""One size for all blocks, or one for each of them in the order in which they are called."""
+
+PRESETS = ("corrected", "tslib", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +29,7 @@ class ForecastConfig:
       dec_in: channels of the decoder's input.
       c_out: channels of the forecast.
       seq_len: steps of the look-back window.
-      label_len: observed steps that the decoder's input begins with.
+      label_len: observed steps that the decoder's input begins with, at most ``seq_len``.
       pred_len: steps to forecast, the horizon.
       embed: time embedding: ``timeF`` (a projection), ``fixed`` or ``learned`` (look-ups).
       freq: sampling frequency of the marks: s, t, h, d, b, w, m or a.
@@ -22,6 +37,8 @@ class ForecastConfig:
     Raises:
       ValueError: if a field is out of range; all such fields are listed.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     enc_in: int
     dec_in: int
@@ -33,6 +50,10 @@ class ForecastConfig:
     freq: str = "h"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # As JSON has them; a configuration is hashable.
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
         if found := self.problems():
             raise ValueError(f"{type(self).__name__}: " + "; ".join(found))
 
@@ -40,16 +61,41 @@ class ForecastConfig:
         """Says what is wrong with the fields, one sentence each."""
         found = self.below(1, "enc_in", "dec_in", "c_out", "seq_len", "pred_len")
         found += self.below(0, "label_len")
-        if self.embed not in EMBEDS:
-            found.append(f"embed must be one of {', '.join(EMBEDS)}, got {self.embed!r}")
-        if self.freq not in MARKS:
-            found.append(f"freq must be one of {', '.join(MARKS)}, got {self.freq!r}")
+        if self.label_len > self.seq_len:
+            found.append(
+                f"label_len must be at most seq_len ({self.seq_len}), got {self.label_len}: "
+                "the decoder begins with the last steps of the look-back"
+            )
+        found += self.outside("embed", EMBEDS) + self.outside("freq", tuple(MARKS))
         return found
 
     def below(self, least: int, *names: str) -> list[str]:
-        """A sentence for each of the fields ``names`` that is smaller than ``least``."""
-        values = {name: getattr(self, name) for name in names}
-        return [f"{n} must be at least {least}, got {v}" for n, v in values.items() if v < least]
+        """A sentence for each of the fields ``names`` with a size smaller than ``least``."""
+        found = []
+        for name in names:
+            value = getattr(self, name)
+            sizes = value if isinstance(value, tuple) else () if value is None else (value,)
+            if any(size < least for size in sizes):
+                found.append(f"{name} must be at least {least}, got {value}")
+        return found
+
+    def outside(self, name: str, options: tuple[str, ...]) -> list[str]:
+        """A sentence if the field ``name`` is none of the ``options``."""
+        value = getattr(self, name)
+        if value in options:
+            return []
+        return [f"{name} must be one of {', '.join(options)}, got {value!r}"]
+
+    def per_block(self, name: str, count: int, blocks: str) -> list[str]:
+        """A sentence if the field ``name`` lists another number of sizes than ``count``."""
+        value = getattr(self, name)
+        if not isinstance(value, tuple) or len(value) == count:
+            return []
+        return [f"{name} must be one number or {count}, one per {blocks}, got {len(value)}"]
+
+    def wrong_dropout(self, rate: float) -> list[str]:
+        """A sentence if a dropout rate is out of range; dropout counts in steps of 2**-16."""
+        return [] if 0 <= rate <= 1 - 2**-16 else [f"dropout must be in [0, 1), got {rate}"]
 
     @property
     def dec_len(self) -> int:
@@ -60,3 +106,116 @@ class ForecastConfig:
     def mark_dim(self) -> int:
         """F, the number of time-mark columns."""
         return mark_dim(self.embed, self.freq)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoderConfig(ForecastConfig):
+    """Sizes of an encoder-decoder model; the defaults are the published study's.
+
+    Attention blocks are counted in the order of their calls: one per encoder layer, then for each
+    decoder layer the self-attention and the cross-attention. Feed-forward blocks likewise.
+
+    Attributes:
+      d_model: D, the width of the encoder, and of the decoder where ``d_model_dec`` is None.
+      d_model_dec: width of the decoder.
+      n_heads: heads, for all attention blocks or for each.
+      d_keys: width of one head's queries and keys; None for ``d_model // n_heads``.
+      d_values: width of one head's values; None for ``d_model // n_heads``.
+      attention_scale: factor on the attention logits; None for what the widths imply. A model whose
+        heads have been cut keeps the one it was trained with.
+      e_layers: encoder layers.
+      d_layers: decoder layers.
+      d_ff: width of the feed-forward blocks, for all layers or for each.
+      dropout: dropout rate.
+      activation: ``"relu"`` or ``"gelu"`` (exact).
+    """
+
+    d_model: int = 512
+    d_model_dec: int | None = None
+    n_heads: Sizes = 8
+    d_keys: Sizes | None = None
+    d_values: Sizes | None = None
+    attention_scale: float | tuple[float, ...] | None = None
+    e_layers: int = 2
+    d_layers: int = 1
+    d_ff: Sizes = 2048
+    dropout: float = 0.05
+    activation: str = "gelu"
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the sizes, one sentence each."""
+        found = super().problems()
+        found += self.below(1, "d_model", "d_model_dec", "n_heads", "d_keys", "d_values", "d_ff")
+        found += self.below(1, "e_layers", "d_layers")
+        if self.e_layers >= 1 and self.d_layers >= 1:
+            for name in ("n_heads", "d_keys", "d_values", "attention_scale"):
+                found += self.per_block(name, self.e_layers + 2 * self.d_layers, "attention block")
+            found += self.per_block("d_ff", self.e_layers + self.d_layers, "layer")
+        if not found and (self.d_keys is None or self.d_values is None):
+            found += indivisible("d_model", self.d_model, self.n_heads)
+            if self.d_model_dec is not None:
+                found += indivisible("d_model_dec", self.d_model_dec, self.n_heads)
+        found += self.wrong_dropout(self.dropout) + self.outside("activation", ("relu", "gelu"))
+        return found
+
+    @property
+    def decoder_width(self) -> int:
+        """Width of the decoder."""
+        return self.d_model if self.d_model_dec is None else self.d_model_dec
+
+    @property
+    def encoder_heads(self) -> tuple[Heads, ...]:
+        """Sizes of the encoder layers' attention blocks."""
+        return self._heads()[: self.e_layers]
+
+    @property
+    def self_heads(self) -> tuple[Heads, ...]:
+        """Sizes of the decoder layers' self-attention blocks."""
+        return self._heads()[self.e_layers :: 2]
+
+    @property
+    def cross_heads(self) -> tuple[Heads, ...]:
+        """Sizes of the decoder layers' cross-attention blocks."""
+        return self._heads()[self.e_layers + 1 :: 2]
+
+    @property
+    def ff_widths(self) -> tuple[int, ...]:
+        """Widths of the feed-forward blocks, encoder layers first."""
+        return spread(self.d_ff, self.e_layers + self.d_layers)
+
+    def _heads(self) -> tuple[Heads, ...]:
+        widths = (self.d_model,) * self.e_layers + (self.decoder_width,) * (2 * self.d_layers)
+        return heads_of(widths, self.n_heads, self.d_keys, self.d_values, self.attention_scale)
+
+
+def spread(value: Any, count: int) -> tuple[Any, ...]:
+    """One value per block, from one for all or one for each."""
+    return value if isinstance(value, tuple) else (value,) * count
+
+
+def heads_of(
+    widths: tuple[int, ...],
+    n_heads: Sizes,
+    d_keys: Sizes | None,
+    d_values: Sizes | None,
+    scale: float | tuple[float, ...] | None,
+) -> tuple[Heads, ...]:
+    """Sizes of the attention blocks of models with these widths, from fields of a configuration."""
+    given = (spread(value, len(widths)) for value in (n_heads, d_keys, d_values, scale))
+    return tuple(
+        Heads(n, k or width // n, v or width // n, s)
+        for width, n, k, v, s in zip(widths, *given, strict=True)
+    )
+
+
+def indivisible(name: str, width: int, n_heads: Sizes) -> list[str]:
+    """A sentence if heads do not divide the width ``name``, with what would."""
+    sizes = sorted(set(spread(n_heads, 1)))
+    wrong = [n for n in sizes if width % n]
+    if not wrong:
+        return []
+    n = wrong[0]
+    up, down = math.ceil(width / n) * n, width // n * n
+    near = " or ".join(f"{name}={size}" for size in dict.fromkeys((down, up)) if size)
+    remedy = f"pass {near}, another n_heads, or the head widths d_keys and d_values"
+    return [f"{name} ({width}) must be a multiple of n_heads ({n}): {remedy}"]

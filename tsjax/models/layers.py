@@ -1,7 +1,7 @@
 """Layers that several of the models share.
 
 Dimensions: B batch, L length (queries), S length (keys), C channels, F time marks, D model width,
-H heads, E head width.
+H heads, E head width (V where values have their own).
 
 Kernels keep heads and head widths as axes of their own, and no prunable axis is ever flattened
 together with another: masks, dependency groups and slices can then address them one by one.
@@ -10,7 +10,7 @@ together with another: masks, dependency groups and slices can then address them
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -146,20 +146,17 @@ class DataEmbedding(nn.Module):
 
     Values pass a bias-free convolution over time with kernel 3 and circular padding. The positional
     table is a buffer ``[max_len, D]``, not a constant: it travels with the model through
-    checkpoints and slicing.
+    checkpoints and slicing. With ``max_len`` None there is none.
     """
 
     d_model: int
     embed: str
     freq: str
     dropout: float
-    max_len: int
+    max_len: int | None
 
     @nn.compact
     def __call__(self, x: Array, marks: Array, *, train: bool) -> Array:
-        table = self.variable(
-            "buffers", "position", _float32_sinusoids, self.max_len, self.d_model
-        ).value
         y = nn.Conv(
             self.d_model,
             (3,),
@@ -169,12 +166,19 @@ class DataEmbedding(nn.Module):
             name="value",
         )(x)
         y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks)
-        y = y + table[None, : x.shape[1]].astype(y.dtype)
+        if self.max_len is not None:
+            table = position_table(self, self.max_len, self.d_model)
+            y = y + table[None, : x.shape[1]].astype(y.dtype)
         return dropout(self.dropout, train=train)(y)
 
 
+def position_table(module: nn.Module, rows: int, width: int) -> Array:
+    """A positional table [rows, width] among the buffers of ``module``."""
+    return module.variable("buffers", "position", _float32_sinusoids, rows, width).value
+
+
 class FeedForward(nn.Module):
-    """Position-wise feed-forward block, dropout after each projection: [B, L, D] -> [B, L, D]."""
+    """Position-wise feed-forward block, dropout after each projection: [..., D] -> [..., D]."""
 
     d_ff: int
     dropout: float
@@ -189,50 +193,83 @@ class FeedForward(nn.Module):
         return drop(Linear((x.shape[-1],), use_bias=self.use_bias, name="down")(y))
 
 
+class Heads(NamedTuple):
+    """Sizes of one attention block.
+
+    Attributes:
+      n_heads: H.
+      d_keys: E, width of one head's queries and keys.
+      d_values: V, width of one head's values.
+      scale: what the logits are multiplied by; None for the block's own default.
+    """
+
+    n_heads: int
+    d_keys: int
+    d_values: int
+    scale: float | None = None
+
+
+Mix = Callable[[Array, Array, Array], Array]
+"""``mix(q, k, v)``: [B, L, H, E], [B, S, H, E] and [B, S, H, V] -> the context [B, L, H, V]."""
+
+
 def attend(
-    q: Array, k: Array, v: Array, *, causal: bool, drop: Callable[[Array], Array] = lambda x: x
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    drop: Callable[[Array], Array] = lambda x: x,
 ) -> Array:
     """Scaled dot-product attention (arXiv 1706.03762, eq. 1) over all heads.
 
     Args:
-      q: queries [B, L, H, E].
-      k: keys [B, S, H, E].
-      v: values [B, S, H, E].
+      q: queries [..., L, H, E].
+      k: keys [..., S, H, E].
+      v: values [..., S, H, V].
+      scale: factor on the logits; None for ``1 / sqrt(E)``.
       causal: whether position l sees positions <= l only.
-      drop: dropout on the attention weights [B, H, L, S].
+      drop: dropout on the attention weights [..., H, L, S].
 
     Returns:
-      The context [B, L, H, E].
+      The context [..., L, H, V].
     """
-    logits = jnp.einsum("blhe,bshe->bhls", q, k) / math.sqrt(q.shape[-1])
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    logits = jnp.einsum("...lhe,...she->...hls", q, k) * scale
     if causal:
-        seen = np.tri(*logits.shape[-2:], dtype=np.bool_)[None, None]
-        logits = jnp.where(seen, logits, -jnp.inf)
-    return jnp.einsum("bhls,bshe->blhe", drop(jax.nn.softmax(logits)), v)
+        seen = np.tri(*logits.shape[-2:], dtype=np.bool_)
+        logits = jnp.where(jnp.expand_dims(seen, range(logits.ndim - 2)), logits, -jnp.inf)
+    return jnp.einsum("...hls,...shv->...lhv", drop(jax.nn.softmax(logits)), v)
 
 
 class Attention(nn.Module):
-    """Attention between its four projections.
+    """The projections around a way to mix steps, such as :func:`attend`.
 
     Attributes:
-      n_heads: H.
-      d_head: E, the width of queries, keys and values of one head.
-      dropout: rate on the attention weights.
-      causal: whether position l sees positions <= l only.
+      heads: sizes; its ``n_heads``, ``d_keys`` and ``d_values`` are the kernels' axes.
+      d_out: width of the result; None for that of the queries.
+      projections: which of query, key and value there are; ``mix`` gets None for the others.
     """
 
-    n_heads: int
-    d_head: int
-    dropout: float
-    causal: bool = False
+    heads: Heads
+    d_out: int | None = None
+    projections: str = "qkv"
 
     @nn.compact
-    def __call__(self, queries: Array, memory: Array, *, train: bool) -> Array:
-        """[B, L, D] attends to [B, S, D]; returns [B, L, D]."""
-        heads = (self.n_heads, self.d_head)
-        q = Linear(heads, name="query")(queries)
-        k = Linear(heads, name="key")(memory)
-        v = Linear(heads, name="value")(memory)
-        drop = dropout(self.dropout, train=train)
-        context = attend(q, k, v, causal=self.causal, drop=drop)
-        return Linear((queries.shape[-1],), in_axes=2, name="out")(context)
+    def __call__(self, queries: Array, memory: Array, mix: Callable[..., Array]) -> Array:
+        """[..., L, D] attends to [..., S, D']; returns [..., L, d_out]."""
+        n, d_keys, d_values, _ = self.heads
+        parts = (("query", queries, d_keys), ("key", memory, d_keys), ("value", memory, d_values))
+        q, k, v = (
+            Linear((n, width), name=name)(x) if name[0] in self.projections else None
+            for name, x, width in parts
+        )
+        d_out = queries.shape[-1] if self.d_out is None else self.d_out
+        return Linear((d_out,), in_axes=2, name="out")(mix(q, k, v))
+
+
+def full_attention(scale: float | None, rate: float, *, causal: bool = False, train: bool) -> Mix:
+    """:func:`attend` with dropout on its weights, for an :class:`Attention` of this module."""
+    drop = dropout(rate, train=train)
+    return functools.partial(attend, scale=scale, causal=causal, drop=drop)

@@ -10,7 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tsjax.models.base import ForecastConfig
+from tsjax.models.autoformer import Autoformer, AutoformerConfig
+from tsjax.models.base import PRESETS, ForecastConfig
+from tsjax.models.crossformer import Crossformer, CrossformerConfig
+from tsjax.models.fedformer import FEDformer, FEDformerConfig
+from tsjax.models.informer import Informer, InformerConfig
 from tsjax.models.transformer import Transformer, TransformerConfig
 from tsjax.wording import near, one_of
 
@@ -23,7 +27,16 @@ class _Entry(NamedTuple):
     config: type[ForecastConfig]
 
 
-MODELS: dict[str, _Entry] = {"transformer": _Entry(Transformer, TransformerConfig)}
+RNG_STREAMS = ("dropout", "keys")
+"""What train mode draws: zeroed elements, and the keys that Informer samples."""
+
+MODELS: dict[str, _Entry] = {
+    "transformer": _Entry(Transformer, TransformerConfig),
+    "informer": _Entry(Informer, InformerConfig),
+    "autoformer": _Entry(Autoformer, AutoformerConfig),
+    "fedformer": _Entry(FEDformer, FEDformerConfig),
+    "crossformer": _Entry(Crossformer, CrossformerConfig),
+}
 
 
 def _entry(name: str) -> _Entry:
@@ -36,17 +49,23 @@ def fields(name: str) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(_entry(name).config))
 
 
-def config(name: str, **sizes: Any) -> ForecastConfig:
+def config(name: str, preset: str = "corrected", **sizes: Any) -> ForecastConfig:
     """The named model's configuration, e.g. ``config("transformer", enc_in=7, ...)``.
 
+    Args:
+      name: a key of ``MODELS``.
+      preset: whose behaviour: ``corrected``, ``tslib`` or ``paper``, see ``docs/presets.md``.
+      **sizes: fields of the configuration; they beat the preset's.
+
     Raises:
-      ValueError: for an unknown model, unknown fields, or fields out of range.
+      ValueError: for an unknown model or preset, unknown fields, or fields out of range.
     """
     cls, known = _entry(name).config, fields(name)
+    one_of("preset", preset, PRESETS)
     if unknown := sorted(set(sizes) - set(known)):
         named = "; ".join(f"{name!r}{near(name, known)}" for name in unknown)
         raise ValueError(f"{cls.__name__} has no field {named}: it has {', '.join(known)}")
-    return cls(**sizes)
+    return cls(**{**cls.presets[preset], **sizes})
 
 
 def create(name: str, config: ForecastConfig) -> nn.Module:
@@ -117,9 +136,8 @@ def forward(model: nn.Module) -> Forward:
         variables = {"params": params, **state}
         if key is None:
             return model.apply(variables, *inputs, train=False), state
-        y, new = model.apply(
-            variables, *inputs, train=True, rngs={"dropout": key}, mutable=list(state)
-        )
+        rngs = dict(zip(RNG_STREAMS, jax.random.split(key, len(RNG_STREAMS)), strict=True))
+        y, new = model.apply(variables, *inputs, train=True, rngs=rngs, mutable=list(state))
         return y, {**state, **new}
 
     return fn

@@ -10,83 +10,72 @@ Dimensions: B batch, C channels in (``enc_in``), F time marks, D ``d_model``.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jax import Array
 
-from tsjax.models.base import ForecastConfig
+from tsjax.models.base import EncoderDecoderConfig
 from tsjax.models.layers import (
     Attention,
     DataEmbedding,
     FeedForward,
+    Heads,
     LayerNorm,
     Linear,
+    Mix,
     dropout,
+    full_attention,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig(ForecastConfig):
-    """Sizes of a :class:`Transformer`; the defaults are the published study's.
+class TransformerConfig(EncoderDecoderConfig):
+    """Sizes of a :class:`Transformer`; all published versions agree."""
 
-    Attributes:
-      d_model: D, the model width.
-      n_heads: heads of every attention block, each ``d_model // n_heads`` wide.
-      e_layers: encoder layers.
-      d_layers: decoder layers.
-      d_ff: width of the feed-forward blocks.
-      dropout: rate after embeddings, on attention weights, and after every sub-block.
-      activation: ``"relu"`` or ``"gelu"`` (exact).
-    """
-
-    d_model: int = 512
-    n_heads: int = 8
-    e_layers: int = 2
-    d_layers: int = 1
-    d_ff: int = 2048
-    dropout: float = 0.05
-    activation: str = "gelu"
-
-    def problems(self) -> list[str]:
-        """Says what is wrong with the sizes, one sentence each."""
-        found = super().problems()
-        found += self.below(1, "d_model", "n_heads", "d_ff", "e_layers", "d_layers")
-        if not found and self.d_model < self.n_heads:
-            found.append(f"d_model ({self.d_model}) must be at least n_heads ({self.n_heads})")
-        # Dropout counts in steps of 2**-16.
-        if not 0 <= self.dropout <= 1 - 2**-16:
-            found.append(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.activation not in ("relu", "gelu"):
-            found.append(f"activation must be relu or gelu, got {self.activation!r}")
-        return found
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+        {"corrected": {}, "tslib": {}, "paper": {}}
+    )
 
 
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each followed by a norm: [B, L, D] -> [B, L, D]."""
 
-    config: TransformerConfig
+    heads: Heads
+    d_ff: int
+    dropout: float
+    activation: str
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        drop = dropout(self.config.dropout, train=train)
-        attend = _attention(self.config, "attention")
-        x = LayerNorm(name="norm1")(x + drop(attend(x, x, train=train)))
-        return LayerNorm(name="norm2")(x + _feed_forward(self.config)(x, train=train))
+    def __call__(self, x: Array, mix: Mix, *, train: bool) -> Array:
+        drop = dropout(self.dropout, train=train)
+        x = LayerNorm(name="norm1")(x + drop(Attention(self.heads, name="attention")(x, x, mix)))
+        feed_forward = FeedForward(self.d_ff, self.dropout, self.activation, name="feed_forward")
+        return LayerNorm(name="norm2")(x + feed_forward(x, train=train))
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the memory [B, S, D], feed-forward; a norm after each."""
+    """Self-attention, attention to the memory [B, S, D'], feed-forward; a norm after each."""
 
-    config: TransformerConfig
+    self_heads: Heads
+    cross_heads: Heads
+    d_ff: int
+    dropout: float
+    activation: str
 
     @nn.compact
-    def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
-        drop = dropout(self.config.dropout, train=train)
-        attend = _attention(self.config, "self_attention", causal=True)
-        x = LayerNorm(name="norm1")(x + drop(attend(x, x, train=train)))
-        attend = _attention(self.config, "cross_attention")
-        x = LayerNorm(name="norm2")(x + drop(attend(x, memory, train=train)))
-        return LayerNorm(name="norm3")(x + _feed_forward(self.config)(x, train=train))
+    def __call__(
+        self, x: Array, memory: Array, self_mix: Mix, cross_mix: Mix, *, train: bool
+    ) -> Array:
+        drop = dropout(self.dropout, train=train)
+        attend = Attention(self.self_heads, name="self_attention")
+        x = LayerNorm(name="norm1")(x + drop(attend(x, x, self_mix)))
+        attend = Attention(self.cross_heads, name="cross_attention")
+        x = LayerNorm(name="norm2")(x + drop(attend(x, memory, cross_mix)))
+        feed_forward = FeedForward(self.d_ff, self.dropout, self.activation, name="feed_forward")
+        return LayerNorm(name="norm3")(x + feed_forward(x, train=train))
 
 
 class Encoder(nn.Module):
@@ -96,20 +85,27 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        for i in range(self.config.e_layers):
-            x = EncoderLayer(self.config, name=f"layer_{i}")(x, train=train)
+        c = self.config
+        for i, heads in enumerate(c.encoder_heads):
+            layer = EncoderLayer(heads, c.ff_widths[i], c.dropout, c.activation, name=f"layer_{i}")
+            x = layer(x, full_attention(heads.scale, c.dropout, train=train), train=train)
         return LayerNorm(name="norm")(x)
 
 
 class Decoder(nn.Module):
-    """``d_layers`` decoder layers and a final norm."""
+    """``d_layers`` decoder layers with causal self-attention, and a final norm."""
 
     config: TransformerConfig
 
     @nn.compact
     def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
-        for i in range(self.config.d_layers):
-            x = DecoderLayer(self.config, name=f"layer_{i}")(x, memory, train=train)
+        c = self.config
+        for i, (own, cross) in enumerate(zip(c.self_heads, c.cross_heads, strict=True)):
+            d_ff = c.ff_widths[c.e_layers + i]
+            layer = DecoderLayer(own, cross, d_ff, c.dropout, c.activation, name=f"layer_{i}")
+            self_mix = full_attention(own.scale, c.dropout, causal=True, train=train)
+            cross_mix = full_attention(cross.scale, c.dropout, train=train)
+            x = layer(x, memory, self_mix, cross_mix, train=train)
         return LayerNorm(name="norm")(x)
 
 
@@ -141,20 +137,16 @@ class Transformer(nn.Module):
           The forecast [B, pred_len, c_out].
         """
         c = self.config
-        memory = _embedding(c, c.seq_len, "enc_embedding")(x_enc, x_mark_enc, train=train)
-        memory = Encoder(c, name="encoder")(memory, train=train)
-        x = _embedding(c, c.dec_len, "dec_embedding")(x_dec, x_mark_dec, train=train)
+        embed = data_embedding(c, "enc_embedding", c.d_model, c.seq_len)
+        memory = Encoder(c, name="encoder")(embed(x_enc, x_mark_enc, train=train), train=train)
+        embed = data_embedding(c, "dec_embedding", c.decoder_width, c.dec_len)
+        x = embed(x_dec, x_mark_dec, train=train)
         x = Decoder(c, name="decoder")(x, memory, train=train)
         return Linear((c.c_out,), name="output_projection")(x[:, -c.pred_len :])
 
 
-def _embedding(c: TransformerConfig, max_len: int, name: str) -> DataEmbedding:
-    return DataEmbedding(c.d_model, c.embed, c.freq, c.dropout, max_len, name=name)
-
-
-def _attention(c: TransformerConfig, name: str, *, causal: bool = False) -> Attention:
-    return Attention(c.n_heads, c.d_model // c.n_heads, c.dropout, causal, name=name)
-
-
-def _feed_forward(c: TransformerConfig) -> FeedForward:
-    return FeedForward(c.d_ff, c.dropout, c.activation, name="feed_forward")
+def data_embedding(
+    c: EncoderDecoderConfig, name: str, width: int, max_len: int | None
+) -> DataEmbedding:
+    """The embedding of the encoder's or the decoder's input; ``max_len`` None: no positions."""
+    return DataEmbedding(width, c.embed, c.freq, c.dropout, max_len, name=name)

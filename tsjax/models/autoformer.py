@@ -1,0 +1,158 @@
+"""Autoformer (Wu et al., NeurIPS 2021, arXiv 2106.13008).
+
+Season and trend are taken apart in every layer (:mod:`tsjax.models.decomposition`), and attention
+is replaced by auto-correlation: the series is shifted by the lags at which it resembles itself
+most, and the shifted copies are averaged.
+
+Dimensions: B batch, L length of queries, S of keys, H heads, E head width, V value width.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tsjax.models.decomposition import DecompositionConfig, Mixes, forecast
+from tsjax.models.layers import Heads
+from tsjax.models.spectra import series, spectrum
+
+LAGS = ("all", "even")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoformerConfig(DecompositionConfig):
+    """Sizes of an :class:`Autoformer`; the defaults are the published study's.
+
+    Attributes:
+      factor: ``int(factor * log(length))`` lags are kept.
+      lags: ``all`` lags of the series, as its authors have it, or as in Time-Series-Library
+        ``even``: an odd length L is treated as L - 1 when going back from frequencies to lags,
+        which reads the last frequency wrongly. The same for even lengths.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+        {
+            "corrected": {},
+            "tslib": {"lags": "even"},
+            "paper": {"lags": "even", "moving_avg": 24, "moving_avg_padding": "zeros"},
+        }
+    )
+
+    factor: int = 3
+    lags: str = "all"
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the sizes, one sentence each."""
+        found = super().problems()
+        found += self.below(1, "factor") + self.outside("lags", LAGS)
+        return found
+
+
+def auto_correlation(
+    q: Array, k: Array, v: Array, *, factor: int, lags: str, scale: float | None, train: bool
+) -> Array:
+    """Averages the values over the most similar lags (arXiv 2106.13008, eq. 5 to 7).
+
+    In evaluation each sample has lags of its own. In train mode, as published, all samples of a
+    batch share those whose correlation is largest in the mean, each with weights of its own; the
+    output then depends on the batch.
+
+    Args:
+      q: queries [B, L, H, E].
+      k: keys [B, S, H, E]; cut to L steps, or filled up with zeros.
+      v: values [B, S, H, V], likewise.
+      factor: ``int(factor * log(L))`` lags are kept.
+      lags: see :class:`AutoformerConfig`.
+      scale: factor on the correlations summed over heads and their width; None for ``1 / (H E)``,
+        their mean.
+      train: whether the batch shares its lags.
+
+    Returns:
+      The context [B, L, H, V].
+    """
+    length = q.shape[1]
+    k, v = (_of_length(x, length) for x in (k, v))
+    scale = 1 / (q.shape[2] * q.shape[3]) if scale is None else scale
+    # The mean over heads and channels is taken before the inverse transform, not after: one
+    # transform is left where the reference has H * E.
+    power = jnp.einsum("bfhe,bfhe->bf", spectrum(q), jnp.conj(spectrum(k))) * scale
+    points = length if lags == "all" else max(2 * (length // 2), 1)
+    correlation = series(power[:, : points // 2 + 1], points).astype(q.dtype)
+    count = min(max(int(factor * math.log(length)), 1), points)
+    if train:
+        _, chosen = jax.lax.top_k(jnp.mean(correlation, axis=0), count)
+        weights = jax.nn.softmax(correlation[:, chosen])
+        return _average(v, chosen, weights, shift)
+    best, chosen = jax.lax.top_k(correlation, count)
+    return _average(v, chosen.T, jax.nn.softmax(best), jax.vmap(shift))
+
+
+def shift(x: Array, lag: Array) -> Array:
+    """``out[..., t, :, :] = x[..., (t + lag) mod L, :, :]`` of [..., L, H, V], for a scalar lag."""
+    axis = x.ndim - 3
+    return jax.lax.dynamic_slice_in_dim(jnp.concatenate([x, x], axis), lag, x.shape[axis], axis)
+
+
+def _average(v: Array, lags: Array, weights: Array, shift: Any) -> Array:
+    """Sum over i of ``weights[:, i]`` times the values shifted by ``lags[i]``."""
+    shares = jnp.moveaxis(weights, 1, 0)[:, :, None, None, None]
+    return functools.reduce(jnp.add, (shift(v, lags[i]) * shares[i] for i in range(lags.shape[0])))
+
+
+def _of_length(x: Array, length: int) -> Array:
+    missing = length - x.shape[1]
+    if missing <= 0:
+        return x[:, :length]
+    return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
+
+
+class Autoformer(nn.Module):
+    """Decomposing encoder-decoder with auto-correlation; see the module's docstring."""
+
+    config: AutoformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x_enc: Array,
+        x_mark_enc: Array,
+        x_dec: Array,
+        x_mark_dec: Array,
+        *,
+        train: bool = False,
+    ) -> Array:
+        """Forecasts ``pred_len`` steps.
+
+        Args:
+          x_enc: look-back window [B, seq_len, enc_in].
+          x_mark_enc: its time marks [B, seq_len, F].
+          x_dec: not used, the decoder starts from the look-back's season and trend.
+          x_mark_dec: time marks of the decoder's steps [B, label_len + pred_len, F].
+          train: whether dropout is active (then an rng stream ``dropout`` is needed), and a batch
+            shares its lags.
+
+        Returns:
+          The forecast [B, pred_len, c_out].
+        """
+        del x_dec
+        c = self.config
+
+        def mix(heads: Heads) -> Any:
+            return functools.partial(
+                auto_correlation, factor=c.factor, lags=c.lags, scale=heads.scale, train=train
+            )
+
+        blocks = zip(c.self_heads, c.cross_heads, strict=True)
+        mixes = Mixes(
+            encoder=[mix(heads) for heads in c.encoder_heads],
+            decoder=[(mix(own), mix(cross)) for own, cross in blocks],
+        )
+        # The series' order is in its lags: there are no positions.
+        return forecast(c, mixes, x_enc, x_mark_enc, x_mark_dec, positions=False, train=train)
