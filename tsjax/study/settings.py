@@ -15,7 +15,8 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tsjax import pruning
+from tsjax import models, pruning
+from tsjax.study import published
 from tsjax.study.records import write_file
 from tsjax.training import FitConfig
 from tsjax.wording import one_of
@@ -32,20 +33,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "finetune_densities": (1.0, 0.8**5),
     },
 }
-"""``tslib``: what Time-Series-Library does; ``paper``: what arXiv 2412.12883 ran, at its size."""
+"""``tslib``: what Time-Series-Library does; ``paper``: what arXiv 2412.12883 ran, at its size. What
+the models themselves do differently is in the ``presets`` of their configurations.
+"""
 
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {},
-    "paper": {
-        "d_model": 512,
-        "n_heads": 8,
-        "d_ff": 2048,
-        "learning_rate": 1e-4,
-        "epochs": 10,
-        "finetune_epochs": 10,
-    },
-}
+SIZES = ("small", "paper")
 """``small`` runs on a laptop in minutes; ``paper`` is the published study's size and schedule."""
+
+_TASK = ("model", "dataset", "pred_len")
+"""Settings on which the published sizes depend."""
 
 SETTINGS_FILE = "settings.json"
 
@@ -84,6 +80,17 @@ class TrainSettings:
     d_ff: int = _setting(128, "feed-forward width")
     dropout: float = _setting(0.05, "dropout rate")
     activation: str = _setting("gelu", "relu or gelu")
+    factor: int | None = _setting(
+        None, "queries and lags kept, in units of a logarithm; Crossformer's routers (else its own)"
+    )
+    moving_avg: int | None = _setting(None, "steps of the moving average (else the preset's)")
+    version: str | None = _setting(None, "FEDformer: fourier or wavelets (else fourier)")
+    modes: int | None = _setting(None, "FEDformer: frequencies kept, at most (else 64)")
+    seg_len: int | None = _setting(None, "Crossformer: steps of a segment (else 12)")
+    win_size: int | None = _setting(None, "Crossformer: segments merged into one (else 2)")
+    options: tuple[str, ...] = _setting(
+        (), "further fields of the model's configuration, name=value, joined by commas"
+    )
     embed: str = _setting("timeF", "time embedding: timeF, fixed or learned")
 
     epochs: int = _setting(3, "training epochs, at most")
@@ -119,7 +126,8 @@ class TrainSettings:
             one_of("preset", preset, PRESETS)
             size = size or PRESETS[preset].get("size", "small")
             one_of("size", size, SIZES)
-            base = PRESETS[preset] | SIZES[size] | {"preset": preset, "size": size}
+            task = {n: given.get(n, getattr(cls, n)) for n in _TASK}
+            base = _implied(preset, size, **task) | {"preset": preset, "size": size}
         values = base | given
         if "label_len" not in values:
             values["label_len"] = min(cls.label_len, values.get("seq_len", cls.seq_len))
@@ -131,11 +139,33 @@ class TrainSettings:
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""
-        try:
-            self.fit_config()
-        except ValueError as error:
-            return [str(error)]
-        return []
+        found = []
+        for check in (self.fit_config, self.model_options):
+            try:
+                check()
+            except ValueError as error:
+                found.append(str(error))
+        return found
+
+    def model_options(self) -> dict[str, Any]:
+        """Fields of the model's configuration that are set here, the task's own ones left out.
+
+        Raises:
+          ValueError: for an option that is not ``name=value``, or that has a flag of its own.
+        """
+        known = models.fields(self.model) if self.model in models.MODELS else ()
+        own = {field.name for field in dataclasses.fields(self)}
+        found = {n: v for n in known if n in own and (v := getattr(self, n)) is not None}
+        for option in self.options:
+            name, equals, text = option.partition("=")
+            if not equals:
+                raise ValueError(f"options takes name=value, got {option!r}")
+            if name in found or name in own - set(known):
+                raise ValueError(f"options sets {name}, which has a flag of its own: --{name}")
+            if name in ("enc_in", "dec_in", "c_out"):
+                raise ValueError(f"options sets {name}, which is the data's: see --channels")
+            found[name] = _value(text)
+        return found
 
     def fit_config(self) -> FitConfig:
         """How to train."""
@@ -156,8 +186,10 @@ class TrainSettings:
             plain = type(self).make(checkpoint=checkpoint)
             flags: dict[str, Any] = {"checkpoint": checkpoint}
         else:
-            plain = type(self).make(preset=self.preset, size=self.size)
+            task = {n: getattr(self, n) for n in _TASK}
+            plain = type(self).make(preset=self.preset, size=self.size, **task)
             usual = {"preset": "corrected", "size": PRESETS[self.preset].get("size", "small")}
+            usual |= {n: getattr(type(self), n) for n in _TASK}
             flags = {n: getattr(self, n) for n in usual if getattr(self, n) != usual[n]}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -253,7 +285,8 @@ def _of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
         fixed = {f.name: stored[f.name] for f in dataclasses.fields(TrainSettings)}
-        fixed["channels"] = tuple(fixed["channels"])
+        for name in ("channels", "options"):
+            fixed[name] = tuple(fixed[name])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold a run's settings: {error!r}") from None
     del fixed["out_dir"]
@@ -266,7 +299,27 @@ def _of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         one_of("size", fixed["size"], SIZES)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return PRESETS[fixed["preset"]] | SIZES[fixed["size"]] | fixed
+    task = {name: fixed[name] for name in _TASK}
+    return _implied(fixed["preset"], fixed["size"], **task) | fixed
+
+
+def _implied(preset: str, size: str, *, model: str, dataset: str, pred_len: int) -> dict[str, Any]:
+    """What a preset and a size fill in for a task."""
+    implied = PRESETS[preset] | (
+        published.sizes(model, dataset, pred_len) if size == "paper" else {}
+    )
+    if preset == "paper" and model == "crossformer":
+        # Its own repository, which the study took it from, counts the last test batch.
+        implied["drop_last_test"] = False
+    return implied
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, null or list as JSON has them; any other text is itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _wrong_types(settings: TrainSettings) -> list[str]:

@@ -105,8 +105,7 @@ def set_up(settings: TrainSettings) -> Task:
         )
     channels = len(dataset.channels)
     sizes = {"enc_in": channels, "dec_in": channels, "c_out": channels, "freq": dataset.freq}
-    shared = {name: getattr(s, name) for name in models.fields(s.model) if hasattr(s, name)}
-    config = models.config(s.model, **(shared | sizes))
+    config = models.config(s.model, s.preset, **(s.model_options() | sizes))
     model = models.create(s.model, config)
     params, state = models.init(model, jax.random.key(s.seed))
     return Task(s, dataset, Windows.of(dataset), config, models.forward(model), params, state)
