@@ -74,6 +74,40 @@ def test_windows_of_a_batch_do_not_see_one_another(name):
     np.testing.assert_allclose(permuted, together[order], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["transformer", "informer", "autoformer"])
+def test_every_width_can_differ_by_block(name):
+    forward, params, state, inputs = build(
+        name, d_model=8, d_model_dec=6, n_heads=(2, 1, 3, 2), d_keys=(3, 2, 5, 1),
+        d_values=(4, 7, 1, 2), d_ff=(12, 5, 9), attention_scale=(0.5, 0.3, 0.2, 0.1),
+    )  # fmt: skip
+    assert np.all(np.isfinite(forward(params, state, *inputs)[0]))
+    shapes = {path: leaf.shape for path, leaf in trees.by_path(params).items()}
+    blocks = ["encoder/layer_0/attention", "encoder/layer_1/attention"]
+    blocks += [f"decoder/layer_0/{kind}_attention" for kind in ("self", "cross")]
+    sizes = zip(
+        blocks, (8, 8, 6, 6), (8, 8, 6, 8), (2, 1, 3, 2), (3, 2, 5, 1), (4, 7, 1, 2), strict=True
+    )
+    for block, width, memory, n_heads, d_keys, d_values in sizes:
+        assert shapes[f"{block}/query/kernel"] == (width, n_heads, d_keys)
+        assert shapes[f"{block}/key/kernel"] == (memory, n_heads, d_keys)
+        assert shapes[f"{block}/value/kernel"] == (memory, n_heads, d_values)
+        assert shapes[f"{block}/out/kernel"] == (n_heads, d_values, width)
+    layers = {"encoder/layer_0": 12, "encoder/layer_1": 5, "decoder/layer_0": 9}
+    for layer, d_ff in layers.items():
+        assert shapes[f"{layer}/feed_forward/up/kernel"][1] == d_ff
+
+
+@pytest.mark.parametrize("name", ["transformer", "informer", "autoformer"])
+def test_a_given_scale_is_the_one_used(name):
+    plain, params, state, inputs = build(name)
+    # Of heads 4 wide; Autoformer's is the mean over heads and their width.
+    usual = 1 / 8 if name == "autoformer" else 0.5
+    same, other = (build(name, attention_scale=s)[0] for s in (usual, 3 * usual))
+    want = plain(params, state, *inputs)[0]
+    np.testing.assert_allclose(same(params, state, *inputs)[0], want, rtol=1e-5, atol=1e-6)
+    assert np.any(np.abs(other(params, state, *inputs)[0] - want) > 1e-4)
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_step_depends_on_no_later_decoder_input(name):
     # Of the decoder's layers: the token embedding before them is circular, and shows the first step

@@ -38,7 +38,7 @@ class DecompositionConfig(EncoderDecoderConfig):
 
     Attributes:
       moving_avg: steps of the moving average that gives the trend, or several such numbers, whose
-        averages are then mixed with learned weights (FEDformer, arXiv 2201.12740, eq. 9).
+        averages are then mixed with learned weights (FEDformer, arXiv 2201.12740, section 3.4).
       moving_avg_padding: what the moving average sees beyond the ends: ``edge`` repeats the first
         and the last step, ``zeros`` pulls the trend to zero there. The published averages of the
         pruning study are of the second kind.

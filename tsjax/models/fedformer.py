@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jax import Array
 
+from tsjax.models.base import Sizes, spread
 from tsjax.models.decomposition import DecompositionConfig, Mixes, forecast
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept
 from tsjax.models.layers import Heads
@@ -43,6 +44,8 @@ _PUBLISHED = {
     "decoder_spectrum": "half_look_back",
     "dead_projections": True,
     "clip_modes": True,
+    "wavelet_c": 128,
+    "cross_c": 64,
 }
 
 
@@ -54,7 +57,7 @@ class FEDformerConfig(DecompositionConfig):
 
     Attributes:
       version: ``fourier`` or ``wavelets``, in any letter case.
-      mode_select: ``random`` frequencies, or the ``low`` est ones.
+      mode_select: ``random`` frequencies, or ``low``: the lowest ones.
       modes: how many frequencies each block keeps if it has so many; or the exact numbers for the
         encoder, the decoder, the cross block's queries and its keys, as of a pruned model. The
         wavelet version keeps at most so many per level in its cross block, always the lowest.
@@ -62,11 +65,13 @@ class FEDformerConfig(DecompositionConfig):
         or ``softmax`` of their absolute values.
       cross_scale: factor on the cross block's result; None for ``1 / decoder width ** 2``. A model
         whose width has been cut keeps the one it was trained with.
-      wavelet_c: channels of the wavelet self blocks.
+      wavelet_c: channels of the wavelet self blocks, for both or for the encoder's and the
+        decoder's; None for a quarter of their widths. Published are 128, whatever the width.
       wavelet_k: Legendre polynomials of the wavelet self blocks.
-      wavelet_alpha: frequencies that a wavelet self block keeps per level.
+      wavelet_alpha: frequencies that the wavelet self blocks keep per level, for both or for each.
       wavelet_skip: how many of the coarsest levels the wavelet self blocks leave out.
-      cross_c: channels of the wavelet cross block.
+      cross_c: channels of the wavelet cross block; None for an eighth of the decoder's width.
+        Published are 64.
       cross_k: Legendre polynomials of the wavelet cross block.
       output_bins: where a Fourier self block writes what it has made of the frequencies it reads:
         back (``read``), or as published to the ``lowest`` ones, 0, 1, 2, ...
@@ -103,11 +108,11 @@ class FEDformerConfig(DecompositionConfig):
     modes: int | tuple[int, ...] = 64
     cross_activation: str = "tanh"
     cross_scale: float | None = None
-    wavelet_c: int = 128
+    wavelet_c: Sizes | None = None
     wavelet_k: int = 8
-    wavelet_alpha: int = 16
+    wavelet_alpha: Sizes = 16
     wavelet_skip: int = 1
-    cross_c: int = 64
+    cross_c: int | None = None
     cross_k: int = 8
     output_bins: str = "read"
     context: str = "transposed"
@@ -128,6 +133,8 @@ class FEDformerConfig(DecompositionConfig):
             found += self.outside(name, options)
         found += self.below(1, "modes", "wavelet_c", "wavelet_k", "wavelet_alpha")
         found += self.below(1, "cross_c", "cross_k") + self.below(0, "wavelet_skip")
+        for name in ("wavelet_c", "wavelet_alpha"):
+            found += self.per_block(name, 2, "wavelet self block")
         found += self.per_block("modes", len(MODES), f"list of {', '.join(MODES)}")
         if self.version == "fourier" and self.seq_len == 1:
             found.append("seq_len must be at least 2 for fourier: one step has no frequencies")
@@ -253,11 +260,17 @@ def _fourier_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
 
 def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
     """The shared blocks: encoder, decoder, cross."""
-    sizes = (c.wavelet_c, c.wavelet_k, c.wavelet_alpha, c.wavelet_skip)
     assert isinstance(c.modes, int)
+
+    def own(index: int, name: str, heads: Heads, width: int) -> WaveletBlock:
+        channels = spread(c.wavelet_c, 2)[index] or max(1, width // 4)
+        alpha = spread(c.wavelet_alpha, 2)[index]
+        mixing = f"{name}_mixing"
+        return WaveletBlock(heads, channels, c.wavelet_k, alpha, c.wavelet_skip, name=mixing)
+
     cross = WaveletCross(
         c.cross_heads[0],
-        channels=c.cross_c,
+        channels=c.cross_c or max(1, c.decoder_width // 8),
         order=c.cross_k,
         modes=c.modes,
         scale=_cross_scale(c),
@@ -265,8 +278,8 @@ def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
         dead=c.dead_projections,
         name="cross_mixing",
     )
-    encoder = WaveletBlock(c.encoder_heads[0], *sizes, name="encoder_mixing")
-    return encoder, WaveletBlock(c.self_heads[0], *sizes, name="decoder_mixing"), cross
+    encoder = own(0, "encoder", c.encoder_heads[0], c.d_model)
+    return encoder, own(1, "decoder", c.self_heads[0], c.decoder_width), cross
 
 
 def _cross_scale(c: FEDformerConfig) -> float:

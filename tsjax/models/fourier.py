@@ -26,7 +26,7 @@ class Kept(NamedTuple):
     Attributes:
       n_modes: how many.
       spectrum: it chooses from 0 ... spectrum - 1.
-      select: ``random``, or the ``low`` est ones.
+      select: ``random``, or ``low``: the lowest ones.
     """
 
     n_modes: int
