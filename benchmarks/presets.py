@@ -4,8 +4,8 @@
 
 For each model, trains the presets, and ``corrected`` with one switch at a time set as another
 preset has it; prints a row each with the mean test error over the seeds and how far the seeds lie
-apart. A switch that leaves the compiled program as it is, is said to. Results already in ``--out``
-(one JSON object per line) are not computed again.
+apart. A row with the same compiled program as an earlier one is not run. Results already in
+``--out`` (one JSON object per line) are not computed again.
 """
 
 import json
@@ -22,7 +22,7 @@ from tsjax import models, study
 MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to train")
 DATASET = flags.DEFINE_string("dataset", "ETTh1", "data set")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the CSV files")
-EPOCHS = flags.DEFINE_integer("epochs", 2, "training epochs, at most")
+EPOCHS = flags.DEFINE_integer("epochs", 1, "training epochs, at most")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per row")
 PRED_LEN = flags.DEFINE_integer("pred_len", 96, "horizon")
 OUT = flags.DEFINE_string("out", "runs/presets", "folder of the runs and of results.jsonl")
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     lines = log.read_text().splitlines() if log.exists() else []
     done = {(r["model"], r["label"], r["seed"]): r for r in map(json.loads, lines)}
     for name in MODELS.value:
-        plain = None
+        programs: dict[str, str] = {}
         for label, preset, options in variants(name):
             errors = []
             for seed in range(SEEDS.value):
@@ -79,9 +79,8 @@ def main(argv: list[str]) -> None:
                     except ValueError as error:
                         print(f"| {name} | {label} | not by itself: {error} |", flush=True)
                         break
-                    plain = plain or program(task)
-                    if options and program(task) == plain:
-                        print(f"| {name} | {label} | the same program |", flush=True)
+                    if (first := programs.setdefault(program(task), label)) != label:
+                        print(f"| {name} | {label} | the same program as {first} |", flush=True)
                         break
                     folder = out / f"{name}-{label.replace(' ', '-')}-{seed}"
                     folder.mkdir(parents=True, exist_ok=True)
