@@ -61,7 +61,7 @@ def test_norm(name):
 
 
 def correlation(name, **settings):
-    made = {"factor": ctor(name)["factor"], "lags": "even", "scale": None, "train": False}
+    made = {"factor": ctor(name).get("factor"), "lags": "even", "scale": None, "train": False}
     return functools.partial(auto_correlation, **(made | settings))
 
 
@@ -97,35 +97,40 @@ def test_auto_correlation_between_its_projections(name):
     assert_layer(name, run, entries, params_like(layer, x, x, mix))
 
 
-def layer_config(name, d_model, n_heads, factor):
+def layer_config(name):
     made = ctor(name)
+    channels = made.get("c_out", 1)
+    # What the reference's layers are tried with, where the case does not say.
+    own = {"n_heads": made.get("n_heads", 3), "factor": made.get("factor", 2), "lags": "even"}
     return AutoformerConfig(
-        enc_in=3, dec_in=3, c_out=3, d_model=d_model, n_heads=n_heads, d_ff=made["d_ff"],
-        moving_avg=made["moving_avg"], activation=made["activation"], dropout=0.0, factor=factor,
+        enc_in=channels, dec_in=channels, c_out=channels, d_model=made["d_model"],
+        d_ff=made["d_ff"], moving_avg=made["moving_avg"], activation=made["activation"],
+        dropout=0.0, **own,
     )  # fmt: skip
 
 
-# The reference's layers hold an auto-correlation with 3 heads and factor 2.
 @pytest.mark.parametrize("name", names("autoformer_encoder_layer/"))
 def test_encoder_layer(name):
-    config = layer_config(name, 12, 3, 2)
+    config = layer_config(name)
     layer = EncoderLayer(config.encoder_heads[0], config.d_ff, config)
-    mix = functools.partial(auto_correlation, factor=2, lags="even", scale=None, train=False)
+    mix = correlation(name, factor=config.factor)
 
     def run(params, x):
         return {"y": layer.apply({"params": params}, x, mix, train=False)}
 
     entries = dict(torch_names._attention("attention", "attention"))
     entries.update(without_prefix(torch_names._decomposing_layer("x", "x", config, 2)))
-    assert_layer(name, run, entries, params_like(layer, jnp.zeros((1, 24, 12)), mix, train=False))
+    assert_layer(
+        name, run, entries, params_like(layer, jnp.zeros((1, 24, config.d_model)), mix, train=False)
+    )
 
 
 @pytest.mark.parametrize("name", names("autoformer_decoder_layer/"))
 def test_decoder_layer(name):
-    config = layer_config(name, 12, 3, 2)
+    config = layer_config(name)
     heads = (config.self_heads[0], config.cross_heads[0])
     layer = DecoderLayer(heads, config.d_ff, config)
-    mix = functools.partial(auto_correlation, factor=2, lags="even", scale=None, train=False)
+    mix = correlation(name, factor=config.factor)
 
     def run(params, x, cross):
         y, trend = layer.apply({"params": params}, x, cross, mix, mix, train=False)
@@ -136,7 +141,7 @@ def test_decoder_layer(name):
         entries.update(torch_names._attention(block, block))
     entries.update(without_prefix(torch_names._decomposing_layer("x", "x", config, 3)))
     entries["trend_projection/kernel"] = ("projection.weight", torch_names.CONV)
-    x, memory = jnp.zeros((1, 30, 12)), jnp.zeros((1, 24, 12))
+    x, memory = (jnp.zeros((1, steps, config.d_model)) for steps in (30, 24))
     like = params_like(layer, x, memory, mix, mix, train=False)
     assert_layer(name, run, entries, like)
 

@@ -66,7 +66,7 @@ def test_distilling(name):
 
     entries = dict(torch_names._dense("conv", "downConv", torch_names.CONV))
     entries.update(torch_names._norm("norm", "norm"))
-    like = params_like(layer, jnp.zeros((3, 48, 6)), train=True)
+    like = params_like(layer, jnp.zeros((3, 48, ctor(name)["c_in"])), train=True)
     assert_layer(name, lambda *args, x: {"y": apply(*args, x)[0]}, entries, like, statistics)
     if after := CASE.group(f"{name}/bn_after"):
         with jax.enable_x64(True):

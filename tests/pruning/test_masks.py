@@ -144,6 +144,8 @@ def test_density_of_nothing_is_one():
         ("embedding/time/kernel", 2, True),
         ("embedding/position", 2, False),
         ("feed_forward/router", 2, False),
+        ("cross_mixing/real", 4, False),
+        ("cross_mixing/imag", 4, False),
         ("decoder/output_projection/kernel", 2, False),
         ("decoder/output_projection/low_rank/kernel", 2, False),
         ("decoder/output_projection_norm/kernel", 2, True),

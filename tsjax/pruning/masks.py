@@ -12,16 +12,16 @@ from tsjax import trees
 PyTree = Any
 Where = Callable[[str, Any], bool]
 
-_NOT_KERNELS = frozenset({"bias", "scale", "embedding", "position", "router"})
+_NOT_KERNELS = frozenset({"bias", "scale", "embedding", "position", "router", "real", "imag"})
 OUTPUT_PROJECTION = "output_projection"
 
 
 def kernels(path: str, leaf: Any) -> bool:
     """The default choice of prunable leaves: kernels of rank >= 2, without the output projection.
 
-    Left out by their name are biases, norms' scales, look-up tables, positions and routers, which
-    the published study keeps dense too. The output projection is known by its role, a module
-    called ``output_projection``, not by its width.
+    Left out by their name are biases, norms' scales, look-up tables, positions, routers, and the
+    real and imaginary parts of complex weights, which the published study keeps dense too. The
+    output projection is known by its role, a module called ``output_projection``, not by its width.
 
     Args:
       path: the leaf's path, ``"decoder/layer_0/feed_forward/up/kernel"``.
