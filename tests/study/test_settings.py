@@ -30,6 +30,49 @@ def test_a_field_beats_the_size_beats_the_preset():
     assert StudySettings.make(preset="paper", d_model=32).d_model == 32
 
 
+@pytest.mark.parametrize(
+    ("model", "dataset", "pred_len", "want"),
+    [
+        ("crossformer", "ETTh1", 96, (168, 6, 1e-4, 256, 4, 20, 0.5)),
+        ("crossformer", "ettm2.csv", 720, (672, 24, 1e-5, 256, 4, 20, 0.5)),
+        ("crossformer", "electricity.csv", 96, (336, 6, 5e-4, 64, 2, 20, 1.0)),
+        ("crossformer", "Traffic", 720, (720, 24, 5e-3, 64, 4, 20, 0.5)),
+        ("crossformer", "Weather", 720, (720, 24, 5e-3, 256, 4, 20, 0.5)),
+        ("crossformer", "mine.csv", 96, (96, None, 1e-4, 256, 4, 20, 0.5)),
+        ("informer", "Traffic", 96, (96, None, 1e-4, 512, 8, 3, 0.5)),
+        ("fedformer", "ETTh1", 96, (96, None, 1e-4, 512, 8, 10, 0.5)),
+    ],
+)
+def test_published_sizes_depend_on_model_data_and_horizon(model, dataset, pred_len, want):
+    s = TrainSettings.make(preset="paper", model=model, dataset=dataset, pred_len=pred_len)
+    got = (s.seq_len, s.seg_len, s.learning_rate, s.d_model, s.n_heads, s.epochs, s.lr_decay)
+    assert got == want
+    # Its authors count the last test batch; the study's other models come from code that does not.
+    assert s.drop_last_test == (model != "crossformer")
+    assert TrainSettings.make(size="paper", model=model, epochs=2).epochs == 2
+
+
+def test_options_are_further_fields_of_the_models_configuration():
+    def options(model="fedformer", **given):
+        return TrainSettings.make(model=model, **given).model_options()
+
+    got = options(options=("context=reread", "positions=true", "moving_avg=[12, 24]"), modes=8)
+    assert got["context"] == "reread"
+    assert got["positions"] is True
+    assert got["moving_avg"] == [12, 24]
+    assert got["modes"] == 8
+    assert "modes" not in options()
+    assert "modes" not in options("transformer", modes=8)
+    for wrong, says in {
+        "context": "options takes name=value, got 'context'",
+        "d_model=3": "options sets d_model, which has a flag of its own: --d_model",
+        "epochs=3": "options sets epochs, which has a flag of its own: --epochs",
+        "enc_in=3": "options sets enc_in, which is the data's",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            TrainSettings.make(model="fedformer", options=(wrong,))
+
+
 def test_published_schedules_keep_the_first_rate_for_two_epochs():
     assert TrainSettings.make(preset="tslib").full_rate_epochs == 2
     assert TrainSettings().full_rate_epochs == 1
@@ -55,6 +98,8 @@ def parse(settings, command):
         {"channels": ("T, degC", ' p "hPa" ')},
         {"preset": "paper", "freq": None},
         {"seq_len": 24},
+        {"preset": "paper", "model": "crossformer", "dataset": "ETTh1", "pred_len": 192},
+        {"model": "fedformer", "options": ("context=reread", "moving_avg=[12, 24]"), "modes": 8},
     ],
 )
 def test_the_command_repeats_the_run(given):
