@@ -43,7 +43,7 @@ class Rung:
       asked: density asked for.
       kept: prunable weights kept.
       prunable: weights that pruning may choose from.
-      nonzero: kept weights and all others (biases, norms, output projection).
+      nonzero: kept weights and all that is never pruned (biases, norms, output projection, ...).
       params: all parameters.
       mse: test error.
       mae: test error.
