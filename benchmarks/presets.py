@@ -60,44 +60,42 @@ def program(task: study.Task) -> str:
     return jax.jit(both).lower(*shapes, *inputs).as_text()
 
 
+def trained(run: study.TrainSettings, log: Path) -> dict[str, Any]:
+    """A run's test error, from the log or trained now."""
+    command = run.command()
+    for line in log.read_text().splitlines() if log.exists() else []:
+        if (row := json.loads(line))["command"] == command:
+            return row
+    folder = log.parent / f"{run.model}-{len(list(log.parent.iterdir()))}"
+    folder.mkdir()
+    error = study.train(study.set_up(run), folder).error
+    row = {"command": command, "mse": error.mse, "mae": error.mae}
+    with log.open("a") as file:
+        print(json.dumps(row), file=file)
+    return row
+
+
 def main(argv: list[str]) -> None:
     """Trains and prints."""
     del argv
-    out = Path(OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    log = out / "results.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    done = {(r["model"], r["label"], r["seed"]): r for r in map(json.loads, lines)}
+    log = Path(OUT.value) / "results.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
     for name in MODELS.value:
         programs: dict[str, str] = {}
         for label, preset, options in variants(name):
-            errors = []
-            for seed in range(SEEDS.value):
-                if (name, label, seed) not in done:
-                    try:
-                        task = study.set_up(settings(name, preset, options, seed))
-                    except ValueError as error:
-                        print(f"| {name} | {label} | not by itself: {error} |", flush=True)
-                        break
-                    if (first := programs.setdefault(program(task), label)) != label:
-                        print(f"| {name} | {label} | the same program as {first} |", flush=True)
-                        break
-                    folder = out / f"{name}-{label.replace(' ', '-')}-{seed}"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    error = study.train(task, folder).error
-                    row = {"model": name, "label": label, "seed": seed, "mse": error.mse}
-                    row |= {"mae": error.mae, "command": task.settings.command()}
-                    with log.open("a") as file:
-                        print(json.dumps(row), file=file)
-                    done[name, label, seed] = row
-                errors.append(done[name, label, seed])
-            if errors:
-                mse, mae = ([e[k] for e in errors] for k in ("mse", "mae"))
-                spread = f"{min(mse):.3f} to {max(mse):.3f}"
-                print(
-                    f"| {name} | {label} | {np.mean(mse):.3f} | {spread} | {np.mean(mae):.3f} |",
-                    flush=True,
-                )
+            runs = [settings(name, preset, options, seed) for seed in range(SEEDS.value)]
+            try:
+                first = programs.setdefault(program(study.set_up(runs[0])), label)
+            except ValueError as error:
+                print(f"| {name} | {label} | refused: {error} |", flush=True)
+                continue
+            if first != label:
+                print(f"| {name} | {label} | the same program as {first} |", flush=True)
+                continue
+            rows = [trained(run, log) for run in runs]
+            mse, mae = ([row[key] for row in rows] for key in ("mse", "mae"))
+            cells = f"{np.mean(mse):.3f} | {min(mse):.3f} to {max(mse):.3f} | {np.mean(mae):.3f}"
+            print(f"| {name} | {label} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ class Case:
         for name, size in stated.pop("mwt", {}).items():
             stated[name if name.startswith("cross") else f"wavelet_{name}"] = size
         sizes = {name: value for name, value in stated.items() if name in fields}
+        if sizes["d_model"] % sizes["n_heads"]:
+            # The reference rounds heads' widths down.
+            sizes["d_keys"] = sizes["d_values"] = sizes["d_model"] // sizes["n_heads"]
         return models.config(self.model, "tslib", **sizes)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:

@@ -66,14 +66,14 @@ def from_torch(case: Case):
     variables = interop.from_torch(case.model, case.config(), case.group("param"), modes=modes)
     draws = sorted(case.group("rand").items())
     if case.model == "informer":
-        config, stacks = case.config(), variables["buffers"]
+        config, buffers = case.config(), variables["buffers"]
         for i in range(config.e_layers):
-            stacks["encoder"][f"sampling_{i}"]["index"] = jnp.asarray(draws.pop(0)[1])
+            buffers[f"encoder_sampling_{i}"]["index"] = jnp.asarray(draws.pop(0)[1])
         for i in range(config.d_layers):
             for kind in ("self", "cross"):
                 index = jnp.asarray(draws.pop(0)[1])
-                assert stacks["decoder"][f"{kind}_sampling_{i}"]["index"].shape == index.shape
-                stacks["decoder"][f"{kind}_sampling_{i}"]["index"] = index
+                assert buffers[f"{kind}_sampling_{i}"]["index"].shape == index.shape
+                buffers[f"{kind}_sampling_{i}"]["index"] = index
         assert not draws
     return variables
 

@@ -28,12 +28,14 @@ def variables(config):
     params, state = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
     rng = np.random.default_rng(0)
 
-    def filled(leaf):
+    def filled(path, leaf):
+        if path.endswith("bins"):
+            return np.arange(leaf.size, dtype=np.int32)
         if leaf.dtype == np.int32:
             return np.sort(rng.permutation(6)[: leaf.size]).astype(np.int32)
         return rng.normal(size=leaf.shape).astype(np.float32)
 
-    return jax.tree.map(filled, {"params": params, **state})
+    return trees.map_with_path(filled, {"params": params, **state})
 
 
 def modes_of(config):

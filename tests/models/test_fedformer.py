@@ -21,15 +21,10 @@ SMALL = {
 }  # fmt: skip
 
 COUNTS = golden_dir() / "param_counts.json"
-FULL = {
-    "FEDformer fourier modes=64": ("time_series_library", {}),
-    "FEDformer fourier modes=32 (TSL default)": ("time_series_library", {"modes": 32}),
-    "FEDformer Wavelets modes=64": ("time_series_library", {"version": "Wavelets"}),
-    "FEDformer repo Fourier modes=64 moving_avg=[24]": ("original_repositories", {}),
-    "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": (
-        "original_repositories",
-        {"version": "Wavelets"},
-    ),
+DEAD = {
+    "FEDformer fourier modes=64": {"modes": 64},
+    "FEDformer fourier modes=32 (TSL default)": {"modes": 32},
+    "FEDformer Wavelets modes=64": {"version": "Wavelets"},
 }
 
 
@@ -72,17 +67,12 @@ def size(preset, **sizes):
 
 
 @pytest.mark.skipif(not COUNTS.is_file(), reason=f"no param_counts.json in {golden_dir()}")
-@pytest.mark.parametrize("name", FULL)
-@pytest.mark.parametrize("pred_len", [96, 192, 336, 720])
-def test_parameter_counts_at_full_size(name, pred_len):
-    repository, sizes = FULL[name]
-    rows = Case(COUNTS).meta[repository][name]
-    preset = "tslib" if repository == "time_series_library" else "paper"
-    count = rows[str(pred_len)]["params_if_complex_counts_twice"]
-    assert size(preset, pred_len=pred_len, **sizes) == count
-    if preset == "tslib":
-        dead = rows["96"]["params_never_reaching_the_output"]
-        assert size("corrected", pred_len=pred_len, **sizes) == count - dead
+@pytest.mark.parametrize("name", DEAD)
+def test_the_default_has_no_dead_projections(name):
+    row = Case(COUNTS).meta["time_series_library"][name]["96"]
+    assert size("tslib", **DEAD[name]) == row["params"]
+    dead = row["params_never_reaching_the_output"]
+    assert size("corrected", **DEAD[name]) == row["params"] - dead
 
 
 def test_frequencies_are_drawn_at_init_and_are_state():
@@ -249,7 +239,7 @@ def block_of_identities(output_bins, length):
     real = jnp.broadcast_to(jnp.eye(2)[None, :, :, None], (1, 2, 2, 3))
     variables = {
         "params": {"real": real, "imag": jnp.zeros_like(real)},
-        "buffers": {"modes": MODES},
+        "buffers": {"modes": MODES, "bins": jnp.arange(3)},
     }
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, length, 1, 2)), jnp.float32)
     y = jax.jit(block.apply)(variables, x, None, None)
@@ -382,13 +372,16 @@ def test_wavelet_filters_are_those_of_gram_schmidt(order):
     assert np.all(np.diag(left) > 0)
 
 
-def test_64_frequencies_are_valid_at_the_default_lengths():
+def test_each_block_keeps_up_to_64_frequencies():
     for preset in models.PRESETS:
         for version in ("fourier", "wavelets"):
             sizes = {"enc_in": 7, "dec_in": 7, "c_out": 7, "version": version}
             config = models.config("fedformer", preset, **sizes)
-            assert config.modes == 64
-        assert [kept.n_modes for kept in config.kept.values()] == [48, 64, 64, 48]
+        want = [32] * 4 if preset == "tslib" else [48, 64, 64, 48]
+        assert [kept.n_modes for kept in config.kept.values()] == want
+    # A short horizon has fewer, and is no error where nothing was asked for.
+    short = models.config("fedformer", enc_in=7, dec_in=7, c_out=7, pred_len=24)
+    assert [kept.n_modes for kept in short.kept.values()] == [48, 36, 36, 48]
 
 
 @pytest.mark.parametrize(

@@ -61,13 +61,18 @@ def test_norm(name):
 
 
 def correlation(name, **settings):
-    made = {"factor": ctor(name).get("factor"), "lags": "even", "scale": None, "train": False}
+    made = {
+        "factor": ctor(name).get("factor"),
+        "lags": "even_length",
+        "scale": None,
+        "train": False,
+    }
     return functools.partial(auto_correlation, **(made | settings))
 
 
 @pytest.mark.parametrize("name", names("autocorrelation/") + names("orig_autoformer/"))
 def test_auto_correlation(name):
-    lags = "all" if name.startswith("orig") else "even"
+    lags = "all" if name.startswith("orig") else "even_length"
     mix = correlation(name, lags=lags, train=CASE.meta["cases"][name]["mode"] == "train")
 
     def run(params, q, k, v):
@@ -101,7 +106,11 @@ def layer_config(name):
     made = ctor(name)
     channels = made.get("c_out", 1)
     # What the reference's layers are tried with, where the case does not say.
-    own = {"n_heads": made.get("n_heads", 3), "factor": made.get("factor", 2), "lags": "even"}
+    own = {
+        "n_heads": made.get("n_heads", 3),
+        "factor": made.get("factor", 2),
+        "lags": "even_length",
+    }
     return AutoformerConfig(
         enc_in=channels, dec_in=channels, c_out=channels, d_model=made["d_model"],
         d_ff=made["d_ff"], moving_avg=made["moving_avg"], activation=made["activation"],
@@ -128,8 +137,7 @@ def test_encoder_layer(name):
 @pytest.mark.parametrize("name", names("autoformer_decoder_layer/"))
 def test_decoder_layer(name):
     config = layer_config(name)
-    heads = (config.self_heads[0], config.cross_heads[0])
-    layer = DecoderLayer(heads, config.d_ff, config)
+    layer = DecoderLayer(config.self_heads[0], config.cross_heads[0], config.d_ff, config)
     mix = correlation(name, factor=config.factor)
 
     def run(params, x, cross):

@@ -45,12 +45,16 @@ def fourier_block(name, context="transposed"):
     return FourierBlock(HEADS, kept(name, "index", made["seq_len"]), 1.0, "lowest", context)
 
 
+def buffers(modes):
+    return {"modes": modes, "bins": jnp.arange(len(modes))}
+
+
 @pytest.mark.parametrize("name", names("fourier_block/"))
 def test_fourier_block(name):
     block = fourier_block(name)
 
     def run(params, modes, q):
-        variables = {"params": params, "buffers": {"modes": modes}}
+        variables = {"params": params, "buffers": buffers(modes)}
         return as_published(block.apply(variables, q, None, None))
 
     like = params_like(block, dummy(1, 8, 3, 4), None, None)
@@ -82,7 +86,7 @@ def test_fourier_block_between_its_projections(name):
     layer, block = Attention(HEADS), fourier_block(name, "reread")
 
     def run(params, modes, x):
-        variables = {"params": params["mixing"], "buffers": {"modes": modes}}
+        variables = {"params": params["mixing"], "buffers": buffers(modes)}
         mix = functools.partial(block.apply, variables)
         return {"y": layer.apply({"params": params["attention"]}, x, x, mix)}
 

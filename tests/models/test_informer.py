@@ -59,17 +59,17 @@ def test_training_samples_anew_with_each_key():
 @pytest.mark.parametrize(("padding", "length"), [(1, 8), (2, 9)])
 def test_distilling_halves_the_length(padding, length):
     *_, state, _ = build(distil_padding=padding)
-    encoder = state["buffers"]["encoder"]
-    assert encoder["sampling_0"]["index"].shape == (16, 3)
-    assert encoder["sampling_1"]["index"].shape[0] == length
+    buffers = state["buffers"]
+    assert buffers["encoder_sampling_0"]["index"].shape == (16, 3)
+    assert buffers["encoder_sampling_1"]["index"].shape[0] == length
     *_, whole, _ = build(distil=False)
-    assert whole["buffers"]["encoder"]["sampling_1"]["index"].shape[0] == 16
+    assert whole["buffers"]["encoder_sampling_1"]["index"].shape[0] == 16
 
 
 def test_full_cross_attention_samples_nothing():
     *_, full, _ = build()
     *_, prob, _ = build(cross_attention="prob")
-    assert set(indices(prob)) - set(indices(full)) == {"decoder/cross_sampling_0/index"}
+    assert set(indices(prob)) - set(indices(full)) == {"cross_sampling_0/index"}
 
 
 def test_enough_queries_make_it_full_attention():
@@ -98,7 +98,7 @@ def test_running_statistics_move_in_train_mode_only():
         for key in (None, jax.random.key(0))
     )
     jax.tree.map(np.testing.assert_array_equal, evaluated, state["batch_stats"])
-    norm = trained["encoder"]["distil_0"]["norm"]
+    norm = trained["distil_0"]["norm"]
     assert int(norm["count"]) == 1
     assert np.any(norm["mean"] != 0)
 

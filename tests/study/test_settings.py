@@ -62,7 +62,8 @@ def test_options_are_further_fields_of_the_models_configuration():
     assert got["moving_avg"] == [12, 24]
     assert got["modes"] == 8
     assert "modes" not in options()
-    assert "modes" not in options("transformer", modes=8)
+    with pytest.raises(ValueError, match="transformer has no modes, seg_len: leave that out"):
+        options("transformer", modes=8, seg_len=6)
     for wrong, says in {
         "context": "options takes name=value, got 'context'",
         "d_model=3": "options sets d_model, which has a flag of its own: --d_model",

@@ -77,9 +77,15 @@ def given_modes(
     values = {}
     for name, spectrum in zip(MODES, config.spectra, strict=True):
         if name in lists:
-            array = np.asarray(lists[name])
-            problems += _wrong(name, array, shapes[PATHS[name]].shape, spectrum)
-            values[PATHS[name]] = array.astype(np.int32)
+            try:
+                array = np.asarray(lists[name])
+            except ValueError as error:
+                problems.append(f"modes {name}: not a list of numbers ({error})")
+                continue
+            if wrong := _wrong(name, array, shapes[PATHS[name]].shape, spectrum):
+                problems += wrong
+            else:
+                values[PATHS[name]] = array.astype(np.int32)
     return values, problems
 
 

@@ -45,7 +45,7 @@ def informer(config: InformerConfig) -> Names:
     """Names of :class:`tsjax.models.Informer`."""
     names = transformer(config)
     for i in range(config.e_layers - 1 if config.distil else 0):
-        ours, theirs = f"encoder/distil_{i}", f"encoder.conv_layers.{i}"
+        ours, theirs = f"distil_{i}", f"encoder.conv_layers.{i}"
         names.update(_dense(f"{ours}/conv", f"{theirs}.downConv", CONV))
         names.update(_norm(f"{ours}/norm", f"{theirs}.norm"))
         for statistic, key in BATCH_STATISTICS.items():

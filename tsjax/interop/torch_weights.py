@@ -98,7 +98,8 @@ def to_torch(
         own come first, those beyond are computed.
 
     Returns:
-      The ``state_dict``. What PyTorch does not store, such as FEDformer's modes, is not in it.
+      The ``state_dict``. What PyTorch does not store, such as FEDformer's modes, is not in it, and
+      complex weights are pairs of real ones, as Time-Series-Library has them.
 
     Raises:
       ValueError: if ``variables`` do not fit the configuration, listing every leaf that does not.
@@ -138,6 +139,8 @@ def _fitted(
     want = layout.torch_shape(shape)
     if array.shape != want:
         return array, [f"{key}: shape {array.shape}, expected {want}"]
+    if np.iscomplexobj(array):
+        return array, [f"{key}: complex, expected real numbers"]
     return layout.to_jax(array, shape), []
 
 
@@ -163,11 +166,11 @@ def _as_like(value: Any, leaf: Any) -> Array:
 
 def _split_complex(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Complex ``weights1``, as FEDformer's authors store them, as Time-Series-Library's pairs."""
-    pairs = {}
+    pairs: dict[str, np.ndarray] = {}
     for key, array in arrays.items():
-        if key.endswith("weights1") and np.iscomplexobj(array):
-            pairs[key] = array.real
-            pairs[f"{key.removesuffix('1')}2"] = array.imag
+        partner = f"{key.removesuffix('1')}2"
+        if key.endswith("weights1") and np.iscomplexobj(array) and partner not in arrays:
+            pairs |= {key: array.real, partner: array.imag}
     return arrays | pairs
 
 

@@ -23,7 +23,7 @@ from tsjax.models.decomposition import DecompositionConfig, Mixes, forecast
 from tsjax.models.layers import Heads
 from tsjax.models.spectra import series, spectrum
 
-LAGS = ("all", "even")
+LAGS = ("all", "even_length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +32,16 @@ class AutoformerConfig(DecompositionConfig):
 
     Attributes:
       factor: ``int(factor * log(length))`` lags are kept.
-      lags: ``all`` lags of the series, as its authors have it, or as in Time-Series-Library
-        ``even``: an odd length L is treated as L - 1 when going back from frequencies to lags,
-        which reads the last frequency wrongly. The same for even lengths.
+      lags: ``all`` lags of the series, as its authors have it, or as in Time-Series-Library those
+        of an ``even_length``: an odd length L is treated as L - 1 when going back from frequencies
+        to lags, which reads the last frequency wrongly. The same for even lengths.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "corrected": {},
-            "tslib": {"lags": "even"},
-            "paper": {"lags": "even", "moving_avg": 24, "moving_avg_padding": "zeros"},
+            "tslib": {"lags": "even_length"},
+            "paper": {"lags": "even_length", "moving_avg": 24, "moving_avg_padding": "zeros"},
         }
     )
 
@@ -89,9 +89,9 @@ def auto_correlation(
     if train:
         _, chosen = jax.lax.top_k(jnp.mean(correlation, axis=0), count)
         weights = jax.nn.softmax(correlation[:, chosen])
-        return _average(v, chosen, weights, shift)
+        return _average(shift, v, chosen, weights)
     best, chosen = jax.lax.top_k(correlation, count)
-    return _average(v, chosen.T, jax.nn.softmax(best), jax.vmap(shift))
+    return _average(jax.vmap(shift), v, chosen.T, jax.nn.softmax(best))
 
 
 def shift(x: Array, lag: Array) -> Array:
@@ -100,10 +100,12 @@ def shift(x: Array, lag: Array) -> Array:
     return jax.lax.dynamic_slice_in_dim(jnp.concatenate([x, x], axis), lag, x.shape[axis], axis)
 
 
-def _average(v: Array, lags: Array, weights: Array, shift: Any) -> Array:
-    """Sum over i of ``weights[:, i]`` times the values shifted by ``lags[i]``."""
+def _average(shift_by: Any, v: Array, lags: Array, weights: Array) -> Array:
+    """Sum over i of ``weights[:, i]`` times ``shift_by(v, lags[i])``."""
     shares = jnp.moveaxis(weights, 1, 0)[:, :, None, None, None]
-    return functools.reduce(jnp.add, (shift(v, lags[i]) * shares[i] for i in range(lags.shape[0])))
+    return functools.reduce(
+        jnp.add, (shift_by(v, lags[i]) * shares[i] for i in range(lags.shape[0]))
+    )
 
 
 def _of_length(x: Array, length: int) -> Array:

@@ -8,7 +8,10 @@ Time-Series-Library's checkpoints mean; ``paper`` is what the pruning study arXi
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import numbers
+import types
+import typing
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -54,7 +57,7 @@ class ForecastConfig:
             # As JSON has them; a configuration is hashable.
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-        if found := self.problems():
+        if found := self.wrong_types() or self.problems():
             raise ValueError(f"{type(self).__name__}: " + "; ".join(found))
 
     def problems(self) -> list[str]:
@@ -67,6 +70,18 @@ class ForecastConfig:
                 "the decoder begins with the last steps of the look-back"
             )
         found += self.outside("embed", EMBEDS) + self.outside("freq", tuple(MARKS))
+        return found
+
+    def wrong_types(self) -> list[str]:
+        """A sentence for each field whose value is of a type that it cannot have."""
+        found = []
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if name == "presets":
+                continue
+            kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+            if not any(_is_a(getattr(self, name), kind) for kind in kinds):
+                wanted = getattr(hint, "__name__", str(hint))
+                found.append(f"{name} must be {wanted}, got {getattr(self, name)!r}")
         return found
 
     def below(self, least: int, *names: str) -> list[str]:
@@ -92,6 +107,12 @@ class ForecastConfig:
         if not isinstance(value, tuple) or len(value) == count:
             return []
         return [f"{name} must be one number or {count}, one per {blocks}, got {len(value)}"]
+
+    def wrong_scales(self, name: str) -> list[str]:
+        """A sentence if the field ``name`` has a factor that is not a positive number."""
+        value = getattr(self, name)
+        wrong = [s for s in spread(value, 1) if s is not None and not 0 < s < math.inf]
+        return [f"{name} must be positive, got {value}"] if wrong else []
 
     def wrong_dropout(self, rate: float) -> list[str]:
         """A sentence if a dropout rate is out of range; dropout counts in steps of 2**-16."""
@@ -151,10 +172,11 @@ class EncoderDecoderConfig(ForecastConfig):
             for name in ("n_heads", "d_keys", "d_values", "attention_scale"):
                 found += self.per_block(name, self.e_layers + 2 * self.d_layers, "attention block")
             found += self.per_block("d_ff", self.e_layers + self.d_layers, "layer")
+        found += self.wrong_scales("attention_scale")
         if not found and (self.d_keys is None or self.d_values is None):
-            found += indivisible("d_model", self.d_model, self.n_heads)
-            if self.d_model_dec is not None:
-                found += indivisible("d_model_dec", self.d_model_dec, self.n_heads)
+            decoder = "d_model" if self.d_model_dec is None else "d_model_dec"
+            names = ("d_model",) * self.e_layers + (decoder,) * (2 * self.d_layers)
+            found += indivisible(names, self._block_widths(), self.n_heads)
         found += self.wrong_dropout(self.dropout) + self.outside("activation", ("relu", "gelu"))
         return found
 
@@ -183,9 +205,14 @@ class EncoderDecoderConfig(ForecastConfig):
         """Widths of the feed-forward blocks, encoder layers first."""
         return spread(self.d_ff, self.e_layers + self.d_layers)
 
+    def _block_widths(self) -> tuple[int, ...]:
+        """Model widths at the attention blocks."""
+        return (self.d_model,) * self.e_layers + (self.decoder_width,) * (2 * self.d_layers)
+
     def _heads(self) -> tuple[Heads, ...]:
-        widths = (self.d_model,) * self.e_layers + (self.decoder_width,) * (2 * self.d_layers)
-        return heads_of(widths, self.n_heads, self.d_keys, self.d_values, self.attention_scale)
+        return heads_of(
+            self._block_widths(), self.n_heads, self.d_keys, self.d_values, self.attention_scale
+        )
 
 
 def spread(value: Any, count: int) -> tuple[Any, ...]:
@@ -208,14 +235,30 @@ def heads_of(
     )
 
 
-def indivisible(name: str, width: int, n_heads: Sizes) -> list[str]:
-    """A sentence if heads do not divide the width ``name``, with what would."""
-    sizes = sorted(set(spread(n_heads, 1)))
-    wrong = [n for n in sizes if width % n]
-    if not wrong:
-        return []
-    n = wrong[0]
-    up, down = math.ceil(width / n) * n, width // n * n
-    near = " or ".join(f"{name}={size}" for size in dict.fromkeys((down, up)) if size)
-    remedy = f"pass {near}, another n_heads, or the head widths d_keys and d_values"
-    return [f"{name} ({width}) must be a multiple of n_heads ({n}): {remedy}"]
+def indivisible(names: Sequence[str], widths: Sequence[int], n_heads: Sizes) -> list[str]:
+    """A sentence for each block whose heads do not divide its width, with what would.
+
+    Args:
+      names: the fields that the blocks' widths come from.
+      widths: the blocks' widths.
+      n_heads: heads, for all blocks or for each.
+    """
+    found = []
+    for name, width, n in zip(names, widths, spread(n_heads, len(widths)), strict=True):
+        if width % n:
+            sizes = dict.fromkeys((width // n * n, -(-width // n) * n))
+            near = " or ".join(f"{name}={size}" for size in sizes if size)
+            remedy = f"pass {near}, another n_heads, or the head widths d_keys and d_values"
+            found.append(f"{name} ({width}) must be a multiple of n_heads ({n}): {remedy}")
+    return list(dict.fromkeys(found))
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; whole numbers are floats too, truth values are no numbers."""
+    if args := typing.get_args(kind):
+        return isinstance(value, tuple) and all(_is_a(item, args[0]) for item in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    # numpy's numbers too.
+    kinds = {int: numbers.Integral, float: numbers.Real}
+    return isinstance(value, kinds.get(kind, kind))

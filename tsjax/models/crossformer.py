@@ -131,6 +131,7 @@ class CrossformerConfig(ForecastConfig):
         found += self.below(1, "e_layers", "factor", "d_router", "d_message", "d_ff", "d_mlp")
         found += self.below(1, "seg_len", "win_size")
         found += self._wrong_counts() if self.e_layers >= 1 else []
+        found += self.wrong_scales("attention_scale")
         found += self.wrong_dropout(self.dropout) + self.outside("padding", PADDINGS)
         if self.c_out != self.enc_in:
             found.append(
@@ -162,8 +163,7 @@ class CrossformerConfig(ForecastConfig):
         names = ["d_model"] * split + ["d_model_dec"] * (len(widths) - split)
         if self.d_model_dec is None:
             names = ["d_model"] * len(widths)
-        blocks = zip(names, widths, spread(self.n_heads, len(widths)), strict=True)
-        return [fault for block in dict.fromkeys(blocks) for fault in indivisible(*block)]
+        return indivisible(names, widths, self.n_heads)
 
     @property
     def level_widths(self) -> tuple[int, ...]:

@@ -144,7 +144,8 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-mixing, mixing with the memory, feed-forward: [B, L, D] -> (season, trend [B, L, C])."""
 
-    heads: tuple[Heads, Heads]
+    self_heads: Heads
+    cross_heads: Heads
     d_ff: int
     config: DecompositionConfig
     projections: tuple[str, str] = ("qkv", "qkv")
@@ -159,7 +160,10 @@ class DecoderLayer(nn.Module):
         own, cross = (
             Attention(heads, projections=projections, name=f"{name}_attention")
             for heads, projections, name in zip(
-                self.heads, self.projections, ("self", "cross"), strict=True
+                (self.self_heads, self.cross_heads),
+                self.projections,
+                ("self", "cross"),
+                strict=True,
             )
         )
         x, trend1 = decompose(name="decomp1")(x + drop(own(x, x, self_mix)))
@@ -210,7 +214,7 @@ class Decoder(nn.Module):
         c = self.config
         for i, heads in enumerate(zip(c.self_heads, c.cross_heads, strict=True)):
             d_ff = c.ff_widths[c.e_layers + i]
-            layer = DecoderLayer(heads, d_ff, c, self.projections, name=f"layer_{i}")
+            layer = DecoderLayer(*heads, d_ff, c, self.projections, name=f"layer_{i}")
             x, more = layer(x, memory, *mixes[i], train=train)
             trend = trend + more
         return SeasonalNorm(name="norm")(x), trend

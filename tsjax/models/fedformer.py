@@ -28,6 +28,9 @@ MODES = ("encoder", "decoder", "cross_q", "cross_kv")
 """The lists of frequencies that a Fourier version keeps, in the order in which PyTorch draws them:
 encoder, decoder, the cross block's queries, its keys."""
 
+MOST_MODES = 64
+"""How many frequencies a block keeps where the configuration does not say."""
+
 OPTIONS = {
     "version": ("fourier", "wavelets"),
     "mode_select": ("random", "low"),
@@ -58,9 +61,10 @@ class FEDformerConfig(DecompositionConfig):
     Attributes:
       version: ``fourier`` or ``wavelets``, in any letter case.
       mode_select: ``random`` frequencies, or ``low``: the lowest ones.
-      modes: how many frequencies each block keeps if it has so many; or the exact numbers for the
-        encoder, the decoder, the cross block's queries and its keys, as of a pruned model. The
-        wavelet version keeps at most so many per level in its cross block, always the lowest.
+      modes: how many frequencies each block keeps if it has so many, None for 64; or the exact
+        numbers for the encoder, the decoder, the cross block's queries and its keys, as of a pruned
+        model. The wavelet version keeps at most so many per level in its cross block, always the
+        lowest.
       cross_activation: what the cross block applies to the products of queries and keys: ``tanh``,
         or ``softmax`` of their absolute values.
       cross_scale: factor on the cross block's result; None for ``1 / decoder width ** 2``. A model
@@ -68,7 +72,8 @@ class FEDformerConfig(DecompositionConfig):
       wavelet_c: channels of the wavelet self blocks, for both or for the encoder's and the
         decoder's; None for a quarter of their widths. Published are 128, whatever the width.
       wavelet_k: Legendre polynomials of the wavelet self blocks.
-      wavelet_alpha: frequencies that the wavelet self blocks keep per level, for both or for each.
+      wavelet_alpha: frequencies that the wavelet self blocks keep per level, for both or for each;
+        always the lowest.
       wavelet_skip: how many of the coarsest levels the wavelet self blocks leave out.
       cross_c: channels of the wavelet cross block; None for an eighth of the decoder's width.
         Published are 64.
@@ -85,14 +90,15 @@ class FEDformerConfig(DecompositionConfig):
         frequencies that its series do not have are then left out.
       dead_projections: whether to have, as published, projections that nothing reads. A Fourier
         block reads only queries, a wavelet one only values, a cross block only queries and keys.
-      clip_modes: whether to cut ``modes`` silently, as published, where no block has so many
-        frequencies.
+      clip_modes: whether a number of ``modes`` that no block has is taken, as published, for all
+        that there are; else it is refused.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "corrected": {},
-            "tslib": _PUBLISHED | {"positions": True},
+            # What its script builds: it has no flag for them.
+            "tslib": _PUBLISHED | {"positions": True, "modes": 32},
             "paper": _PUBLISHED
             | {
                 "complex_tanh": "complex",
@@ -105,7 +111,7 @@ class FEDformerConfig(DecompositionConfig):
 
     version: str = "fourier"
     mode_select: str = "random"
-    modes: int | tuple[int, ...] = 64
+    modes: Sizes | None = None
     cross_activation: str = "tanh"
     cross_scale: float | None = None
     wavelet_c: Sizes | None = None
@@ -140,6 +146,7 @@ class FEDformerConfig(DecompositionConfig):
             found.append("seq_len must be at least 2 for fourier: one step has no frequencies")
         if self.attention_scale is not None:
             found.append("attention_scale must be None, there are no logits: see cross_scale")
+        found += self.wrong_scales("cross_scale")
         if not found:
             found += self._unshared() + self._too_many_modes()
         return found
@@ -170,8 +177,8 @@ class FEDformerConfig(DecompositionConfig):
         if self.version == "wavelets":
             # The finest level has half of the padded series' steps.
             sizes = {"cross": padded_length(self.dec_len) // 4}
-        most = max(1, *sizes.values())
-        if self.clip_modes or self.modes <= most:
+        most = max(sizes.values())
+        if self.clip_modes or self.modes is None or self.modes <= most:
             return []
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         remedy = f"pass modes={most}, or clip_modes=True to keep what there is"
@@ -188,7 +195,7 @@ class FEDformerConfig(DecompositionConfig):
     @property
     def kept(self) -> dict[str, Kept]:
         """The frequencies that a Fourier version keeps, by the names in ``MODES``."""
-        each = self.modes if isinstance(self.modes, tuple) else (self.modes,) * len(MODES)
+        each = spread(self.modes or MOST_MODES, len(MODES))
         return {
             name: Kept(min(count, size), size, self.mode_select)
             for name, count, size in zip(MODES, each, self.spectra, strict=True)
@@ -260,7 +267,7 @@ def _fourier_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
 
 def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
     """The shared blocks: encoder, decoder, cross."""
-    assert isinstance(c.modes, int)
+    assert not isinstance(c.modes, tuple)
 
     def own(index: int, name: str, heads: Heads, width: int) -> WaveletBlock:
         channels = spread(c.wavelet_c, 2)[index] or max(1, width // 4)
@@ -272,7 +279,7 @@ def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
         c.cross_heads[0],
         channels=c.cross_c or max(1, c.decoder_width // 8),
         order=c.cross_k,
-        modes=c.modes,
+        modes=c.modes or MOST_MODES,
         scale=_cross_scale(c),
         activation=_activation(c),
         dead=c.dead_projections,

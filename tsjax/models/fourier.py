@@ -139,7 +139,9 @@ class FourierBlock(nn.Module):
         modes = kept_modes(self, "modes", self.kept)
         x = take(spectrum(q), modes)
         weight = complex_weight(self, (n_heads, d_keys, d_values, n_modes), self.init_scale, x)
-        bins = modes if self.output_bins == "read" else jnp.arange(n_modes)
+        bins = modes
+        if self.output_bins == "lowest":
+            bins = self.variable("buffers", "bins", jnp.arange, n_modes, dtype=jnp.int32).value
         y = series(place(transform(x, weight), bins, length), length)
         return in_context(y.astype(q.dtype), self.context)
 

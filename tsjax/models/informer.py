@@ -22,8 +22,8 @@ from jax import Array
 
 from tsjax.models.base import EncoderDecoderConfig
 from tsjax.models.initializers import torch_uniform
-from tsjax.models.layers import Heads, LayerNorm, Linear, Mix, full_attention
-from tsjax.models.transformer import DecoderLayer, EncoderLayer, data_embedding
+from tsjax.models.layers import Heads, Mix, full_attention
+from tsjax.models.transformer import forecast
 
 CONTEXTS = ("transposed", "reread")
 CROSS_ATTENTIONS = ("full", "prob")
@@ -102,10 +102,13 @@ class ProbSparse(nn.Module):
     def __call__(self, q: Array, k: Array, v: Array, *, train: bool) -> Array:
         """[B, L, H, E], [B, S, H, E] and [B, S, H, V] -> [B, L, H, V]."""
         shape, keys = (q.shape[1], _count(self.factor, k.shape[1])), k.shape[1]
-        fixed = jax.random.key(self.seed)
-        index = self.variable("buffers", "index", jax.random.randint, fixed, shape, 0, keys).value
+
+        def draw(key: Array) -> Array:
+            return jax.random.randint(key, shape, 0, keys, jnp.int32)
+
+        index = self.variable("buffers", "index", draw, jax.random.key(self.seed)).value
         if train and self.has_rng("keys"):
-            index = jax.random.randint(self.make_rng("keys"), shape, 0, keys)
+            index = draw(self.make_rng("keys"))
         scale = 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
         chosen = self._most_selective(q, k, index)
         q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
@@ -198,42 +201,6 @@ class Distil(nn.Module):
         return nn.max_pool(x, (3,), (2,), [(1, 1)])
 
 
-class Encoder(nn.Module):
-    """``e_layers`` ProbSparse layers, distilling between them, and a final norm."""
-
-    config: InformerConfig
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        c = self.config
-        for i, heads in enumerate(c.encoder_heads):
-            layer = EncoderLayer(heads, c.ff_widths[i], c.dropout, c.activation, name=f"layer_{i}")
-            x = layer(x, _prob_sparse(c, heads, f"sampling_{i}", train=train), train=train)
-            if c.distil and i < c.e_layers - 1:
-                x = Distil(c.distil_padding, name=f"distil_{i}")(x, train=train)
-        return LayerNorm(name="norm")(x)
-
-
-class Decoder(nn.Module):
-    """``d_layers`` layers with causal ProbSparse self-attention, and a final norm."""
-
-    config: InformerConfig
-
-    @nn.compact
-    def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
-        c = self.config
-        for i, (own, cross) in enumerate(zip(c.self_heads, c.cross_heads, strict=True)):
-            d_ff = c.ff_widths[c.e_layers + i]
-            layer = DecoderLayer(own, cross, d_ff, c.dropout, c.activation, name=f"layer_{i}")
-            self_mix = _prob_sparse(c, own, f"self_sampling_{i}", causal=True, train=train)
-            if c.cross_attention == "full":
-                cross_mix = full_attention(cross.scale, c.dropout, train=train)
-            else:
-                cross_mix = _prob_sparse(c, cross, f"cross_sampling_{i}", train=train)
-            x = layer(x, memory, self_mix, cross_mix, train=train)
-        return LayerNorm(name="norm")(x)
-
-
 class Informer(nn.Module):
     """Encoder-decoder with ProbSparse attention; see the module's docstring."""
 
@@ -263,12 +230,24 @@ class Informer(nn.Module):
           The forecast [B, pred_len, c_out].
         """
         c = self.config
-        embed = data_embedding(c, "enc_embedding", c.d_model, c.seq_len)
-        memory = Encoder(c, name="encoder")(embed(x_enc, x_mark_enc, train=train), train=train)
-        embed = data_embedding(c, "dec_embedding", c.decoder_width, c.dec_len)
-        x = embed(x_dec, x_mark_dec, train=train)
-        x = Decoder(c, name="decoder")(x, memory, train=train)
-        return Linear((c.c_out,), name="output_projection")(x[:, -c.pred_len :])
+        blocks = enumerate(zip(c.self_heads, c.cross_heads, strict=True))
+        encoder = [
+            _prob_sparse(c, heads, f"encoder_sampling_{i}", train=train)
+            for i, heads in enumerate(c.encoder_heads)
+        ]
+        decoder = [
+            (
+                _prob_sparse(c, own, f"self_sampling_{i}", causal=True, train=train),
+                full_attention(cross.scale, c.dropout, train=train)
+                if c.cross_attention == "full"
+                else _prob_sparse(c, cross, f"cross_sampling_{i}", train=train),
+            )
+            for i, (own, cross) in blocks
+        ]
+        distils = range(c.e_layers - 1 if c.distil else 0)
+        between = [Distil(c.distil_padding, name=f"distil_{i}") for i in distils]
+        inputs = (x_enc, x_mark_enc, x_dec, x_mark_dec)
+        return forecast(c, encoder, decoder, inputs, between, train=train)
 
 
 def _prob_sparse(

@@ -30,7 +30,7 @@ EMBEDS = ("timeF", "fixed", "learned")
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """``"relu"``, or the exact (erf) GELU for every other name, as the reference reads it."""
+    """``"relu"`` or ``"gelu"``, which is the exact one (erf)."""
     return jax.nn.relu if name == "relu" else lambda x: jax.nn.gelu(x, approximate=False)
 
 
@@ -101,10 +101,13 @@ class Linear(nn.Module):
 def sinusoids(length: int, width: int) -> np.ndarray:
     """The positional table of Vaswani et al. (arXiv 1706.03762, section 3.5), [length, width].
 
-    Computed in float64, where the reference rounds frequencies and angles to float32: row ``l``
-    differs by up to ``(l + 1) * 2**-23``. A table loaded from a checkpoint is kept as it is.
+    As the reference does, frequencies and angles are rounded to float32, which matters in late
+    rows; where its exponential rounds the other way, row ``l`` differs by up to
+    ``(l + 1) * 2**-23``. A table loaded from a checkpoint is kept as it is.
     """
-    angle = np.arange(length)[:, None] * np.exp(np.arange(0, width, 2) * (-math.log(1e4) / width))
+    exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-math.log(1e4) / width)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    angle = (np.arange(length, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
     table = np.zeros((length, width))
     table[:, 0::2] = np.sin(angle)
     table[:, 1::2] = np.cos(angle)[:, : width // 2]
@@ -130,7 +133,15 @@ class TimeEmbedding(nn.Module):
     def __call__(self, marks: Array) -> Array:
         if self.embed == "timeF":
             return Linear((self.d_model,), use_bias=False, name="projection")(marks)
-        look_ups = zip(LOOK_UPS.items(), jnp.moveaxis(marks, -1, 0).astype(jnp.int32), strict=False)
+        count = mark_dim(self.embed, self.freq)
+        if marks.shape[-1] < count:
+            raise ValueError(
+                f"embed={self.embed!r} with freq={self.freq!r} needs {count} mark columns "
+                f"({', '.join([*LOOK_UPS][:count])}), got {marks.shape[-1]}"
+            )
+        # Further columns are ignored, as in the reference.
+        columns = jnp.moveaxis(marks[..., :count], -1, 0).astype(jnp.int32)
+        look_ups = zip([*LOOK_UPS.items()][:count], columns, strict=True)
         rows = [self._look_up(name, size, index) for (name, size), index in look_ups]
         return functools.reduce(jnp.add, rows)
 
@@ -165,7 +176,9 @@ class DataEmbedding(nn.Module):
             kernel_init=kaiming_normal(3 * x.shape[-1]),
             name="value",
         )(x)
-        y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks)
+        y = y + TimeEmbedding(self.d_model, self.embed, self.freq, name="time")(marks).astype(
+            y.dtype
+        )
         if self.max_len is not None:
             table = position_table(self, self.max_len, self.d_model)
             y = y + table[None, : x.shape[1]].astype(y.dtype)

@@ -10,7 +10,7 @@ Dimensions: B batch, C channels in (``enc_in``), F time marks, D ``d_model``.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -81,31 +81,37 @@ class DecoderLayer(nn.Module):
 class Encoder(nn.Module):
     """``e_layers`` encoder layers and a final norm."""
 
-    config: TransformerConfig
+    config: EncoderDecoderConfig
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(
+        self, x: Array, mixes: Sequence[Mix], between: Sequence[nn.Module] = (), *, train: bool
+    ) -> Array:
+        """Mixes steps with one of ``mixes`` per layer, and applies ``between`` after the first."""
         c = self.config
-        for i, heads in enumerate(c.encoder_heads):
+        for i, (heads, mix) in enumerate(zip(c.encoder_heads, mixes, strict=True)):
             layer = EncoderLayer(heads, c.ff_widths[i], c.dropout, c.activation, name=f"layer_{i}")
-            x = layer(x, full_attention(heads.scale, c.dropout, train=train), train=train)
+            x = layer(x, mix, train=train)
+            if i < len(between):
+                x = between[i](x, train=train)
         return LayerNorm(name="norm")(x)
 
 
 class Decoder(nn.Module):
-    """``d_layers`` decoder layers with causal self-attention, and a final norm."""
+    """``d_layers`` decoder layers and a final norm."""
 
-    config: TransformerConfig
+    config: EncoderDecoderConfig
 
     @nn.compact
-    def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
+    def __call__(
+        self, x: Array, memory: Array, mixes: Sequence[tuple[Mix, Mix]], *, train: bool
+    ) -> Array:
+        """Mixes steps with a pair of ``mixes`` per layer, for self- and for cross-attention."""
         c = self.config
-        for i, (own, cross) in enumerate(zip(c.self_heads, c.cross_heads, strict=True)):
+        for i, heads in enumerate(zip(c.self_heads, c.cross_heads, strict=True)):
             d_ff = c.ff_widths[c.e_layers + i]
-            layer = DecoderLayer(own, cross, d_ff, c.dropout, c.activation, name=f"layer_{i}")
-            self_mix = full_attention(own.scale, c.dropout, causal=True, train=train)
-            cross_mix = full_attention(cross.scale, c.dropout, train=train)
-            x = layer(x, memory, self_mix, cross_mix, train=train)
+            layer = DecoderLayer(*heads, d_ff, c.dropout, c.activation, name=f"layer_{i}")
+            x = layer(x, memory, *mixes[i], train=train)
         return LayerNorm(name="norm")(x)
 
 
@@ -137,12 +143,47 @@ class Transformer(nn.Module):
           The forecast [B, pred_len, c_out].
         """
         c = self.config
-        embed = data_embedding(c, "enc_embedding", c.d_model, c.seq_len)
-        memory = Encoder(c, name="encoder")(embed(x_enc, x_mark_enc, train=train), train=train)
-        embed = data_embedding(c, "dec_embedding", c.decoder_width, c.dec_len)
-        x = embed(x_dec, x_mark_dec, train=train)
-        x = Decoder(c, name="decoder")(x, memory, train=train)
-        return Linear((c.c_out,), name="output_projection")(x[:, -c.pred_len :])
+
+        def mix(heads: Heads, *, causal: bool = False) -> Mix:
+            return full_attention(heads.scale, c.dropout, causal=causal, train=train)
+
+        blocks = zip(c.self_heads, c.cross_heads, strict=True)
+        return forecast(
+            c,
+            [mix(heads) for heads in c.encoder_heads],
+            [(mix(own, causal=True), mix(cross)) for own, cross in blocks],
+            (x_enc, x_mark_enc, x_dec, x_mark_dec),
+            train=train,
+        )
+
+
+def forecast(
+    c: EncoderDecoderConfig,
+    encoder: Sequence[Mix],
+    decoder: Sequence[tuple[Mix, Mix]],
+    inputs: tuple[Array, Array, Array, Array],
+    between: Sequence[nn.Module] = (),
+    *,
+    train: bool,
+) -> Array:
+    """The forecast [B, pred_len, c_out] of a model with these layers, from within its own call.
+
+    Args:
+      c: sizes.
+      encoder: how each encoder layer mixes steps.
+      decoder: how each decoder layer does, in its self- and its cross-attention.
+      inputs: as of :class:`Transformer`.
+      between: what follows each encoder layer but the last, if anything.
+      train: whether dropout is active.
+    """
+    x_enc, x_mark_enc, x_dec, x_mark_dec = inputs
+    embed = data_embedding(c, "enc_embedding", c.d_model, c.seq_len)
+    memory = embed(x_enc, x_mark_enc, train=train)
+    memory = Encoder(c, name="encoder")(memory, encoder, between, train=train)
+    embed = data_embedding(c, "dec_embedding", c.decoder_width, c.dec_len)
+    x = embed(x_dec, x_mark_dec, train=train)
+    x = Decoder(c, name="decoder")(x, memory, decoder, train=train)
+    return Linear((c.c_out,), name="output_projection")(x[:, -c.pred_len :])
 
 
 def data_embedding(

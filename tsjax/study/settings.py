@@ -43,6 +43,9 @@ SIZES = ("small", "paper")
 _TASK = ("model", "dataset", "pred_len")
 """Settings on which the published sizes depend."""
 
+_MODELS_OWN = ("factor", "moving_avg", "version", "modes", "seg_len", "win_size")
+"""Settings that only some models have."""
+
 SETTINGS_FILE = "settings.json"
 
 
@@ -156,6 +159,11 @@ class TrainSettings:
         known = models.fields(self.model) if self.model in models.MODELS else ()
         own = {field.name for field in dataclasses.fields(self)}
         found = {n: v for n in known if n in own and (v := getattr(self, n)) is not None}
+        unused = [
+            n for n in _MODELS_OWN if known and n not in known and getattr(self, n) is not None
+        ]
+        if unused:
+            raise ValueError(f"{self.model} has no {', '.join(unused)}: leave that out")
         for option in self.options:
             name, equals, text = option.partition("=")
             if not equals:
