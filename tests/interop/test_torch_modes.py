@@ -68,6 +68,24 @@ def test_drawn_modes_are_the_reference_model_s():
         np.testing.assert_array_equal(drawn, stored[f"{name}_modes"])
 
 
+def test_modes_that_are_no_numbers_are_said_to_be_none():
+    config = small("tslib")
+    weights = interop.to_torch("fedformer", config, variables(config))
+    modes = {**modes_of(config), "encoder": ["a", "b", "c"], "decoder": [[1], [2, 3]]}
+    with pytest.raises(ValueError, match=r"modes encoder: .*expected integers") as caught:
+        interop.from_torch("fedformer", config, weights, modes=modes)
+    assert "modes decoder: not a list of numbers" in str(caught.value)
+
+
+def test_a_complex_weight_beside_its_imaginary_part_is_refused():
+    config = small("tslib")
+    weights = interop.to_torch("fedformer", config, variables(config))
+    key = "encoder.attn_layers.0.attention.inner_correlation.weights1"
+    weights[key] = weights[key].astype(np.complex64)
+    with pytest.raises(ValueError, match=f"{key}: complex, expected real numbers"):
+        interop.from_torch("fedformer", config, weights, modes=modes_of(config))
+
+
 def test_low_modes_are_not_drawn():
     modes = interop.drawn_modes(small("tslib", mode_select="low", modes=7))
     assert [len(kept) for kept in modes.values()] == [6, 7, 7, 6]

@@ -13,7 +13,7 @@ from golden import Case
 from tsjax import interop, models, trees
 from tsjax.interop.torch_names import NAMES as NAMES_IN_TORCH
 from tsjax.models.informer import ProbSparse
-from tsjax.models.layers import Dropout, attend
+from tsjax.models.layers import DataEmbedding, Dropout, attend
 from tsjax.models.transformer import Decoder
 
 SMALL = {
@@ -318,6 +318,50 @@ def test_a_bad_size_is_refused_by_every_model(name, wrong, says):
 def test_a_bad_size_is_refused_by_the_model_that_it_matters_to(name, wrong, says):
     with pytest.raises(ValueError, match=says):
         small_config(name, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"positions": "no"}, "positions must be bool, got 'no'"),
+        ({"d_model": "8"}, "d_model must be int, got '8'"),
+        ({"seq_len": 13.0}, "seq_len must be int, got 13.0"),
+        ({"n_heads": None}, "n_heads must be .*, got None"),
+        ({"factor": True, "moving_avg": ((3,),)}, r"moving_avg must be .*, got \(\(3,\),\)"),
+        ({"cross_scale": float("nan")}, "cross_scale must be positive, got nan"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        small_config("fedformer", **wrong)
+
+
+def test_values_may_be_lists_and_numpy_numbers():
+    config = small_config("transformer", d_model=np.int64(8), d_ff=[3, 4, 5], dropout=np.float32(0))
+    assert config.d_ff == (3, 4, 5)
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+def test_heads_need_to_divide_the_width_of_their_own_block():
+    small_config("transformer", d_model=8, d_model_dec=6, n_heads=(4, 2, 3, 6))
+    with pytest.raises(ValueError, match=r"d_model_dec \(6\) must be a multiple of n_heads \(4\)"):
+        small_config("transformer", d_model=8, d_model_dec=6, n_heads=4)
+    small_config("transformer", d_model=8, d_model_dec=6, n_heads=4, d_keys=2, d_values=2)
+
+
+@pytest.mark.parametrize("embed", ["fixed", "learned"])
+def test_marks_beyond_those_embedded_are_ignored_and_fewer_refused(embed):
+    layer = DataEmbedding(4, embed, "h", 0.0, None)
+    x, marks = jnp.ones((1, 3, 2)), jnp.ones((1, 3, 5))
+    variables = layer.init(jax.random.key(0), x, marks[..., :4], train=False)
+    run = functools.partial(layer.apply, variables, x, train=False)
+    np.testing.assert_array_equal(run(marks), run(marks[..., :4]))
+    assert run(marks).dtype == jnp.float32
+    half = jax.tree.map(lambda w: w.astype(jnp.bfloat16), variables["params"])
+    y = layer.apply({**variables, "params": half}, x.astype(jnp.bfloat16), marks, train=False)
+    assert y.dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"needs 4 mark columns .*, got 3"):
+        run(marks[..., :3])
 
 
 def test_presets_fill_in_and_fields_beat_them():
