@@ -72,6 +72,8 @@ def test_options_are_further_fields_of_the_models_configuration():
     }.items():
         with pytest.raises(ValueError, match=says):
             TrainSettings.make(model="fedformer", options=(wrong,))
+    with pytest.raises(ValueError, match="options sets context twice"):
+        options(options=("context=reread", "context=transposed"))
 
 
 def test_published_schedules_keep_the_first_rate_for_two_epochs():

@@ -168,8 +168,10 @@ class TrainSettings:
             name, equals, text = option.partition("=")
             if not equals:
                 raise ValueError(f"options takes name=value, got {option!r}")
-            if name in found or name in own - set(known):
+            if name in own and (name in found or name not in known):
                 raise ValueError(f"options sets {name}, which has a flag of its own: --{name}")
+            if name in found:
+                raise ValueError(f"options sets {name} twice")
             if name in ("enc_in", "dec_in", "c_out"):
                 raise ValueError(f"options sets {name}, which is the data's: see --channels")
             found[name] = _value(text)
