@@ -43,6 +43,24 @@ def size(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def check_arrays(tree: PyTree) -> None:
+    """Checks that every leaf is an array.
+
+    Raises:
+      ValueError: naming the leaves that are something else, as Equinox's activation functions are.
+    """
+    other = [
+        f"{path} ({type(leaf).__name__})"
+        for path, leaf in by_path(tree).items()
+        if not hasattr(leaf, "dtype")
+    ]
+    if other:
+        raise ValueError(
+            f"these leaves are no arrays: {', '.join(other)}. Pass only the arrays of a tree, as "
+            "eqx.filter(model, eqx.is_array) or nnx.split(model, nnx.Param, ...) give them"
+        )
+
+
 def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: str) -> None:
     """Checks that two trees have the same leaves, with equal shapes.
 

@@ -7,20 +7,77 @@
 Three pure functions that work on any params tree, eagerly or inside any jitted step.
 """
 
-from tsjax.pruning.masks import Where, apply, density, kernels, ones, summary
-from tsjax.pruning.schedules import ladder
-from tsjax.pruning.scores import magnitude
+from tsjax.pruning.allocation import erk, uniform, wsap
+from tsjax.pruning.choice import Where, complex_pairs, kernels
+from tsjax.pruning.dynamic import (
+    Algorithm,
+    Prune,
+    Regrow,
+    SparseState,
+    gradual,
+    rigl,
+    sparse_evolution,
+    static_sparse,
+)
+from tsjax.pruning.gradients import GradientMoments, gradient_moments
+from tsjax.pruning.masks import apply, density, intersect, ones, straight_through, summary
+from tsjax.pruning.pals import PALS, pals
+from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
+from tsjax.pruning.schedules import (
+    cosine,
+    cubic,
+    geometric,
+    ladder,
+    one_shot,
+    periodic,
+    schedule,
+)
+from tsjax.pruning.scores import fisher, magnitude, movement, random, saliency, snip, wanda
 from tsjax.pruning.selection import SCOPES, select
 
 __all__ = [
+    "PALS",
     "SCOPES",
+    "Algorithm",
+    "Blocks",
+    "GradientMoments",
+    "NofM",
+    "Prune",
+    "Regrow",
+    "Slices",
+    "SparseState",
     "Where",
+    "Within",
     "apply",
+    "complex_pairs",
+    "cosine",
+    "cubic",
     "density",
+    "erk",
+    "fisher",
+    "geometric",
+    "gradient_moments",
+    "gradual",
+    "intersect",
     "kernels",
     "ladder",
     "magnitude",
+    "movement",
+    "one_shot",
     "ones",
+    "pals",
+    "periodic",
+    "random",
+    "rigl",
+    "saliency",
+    "schedule",
     "select",
+    "snip",
+    "sparse_evolution",
+    "static_sparse",
+    "straight_through",
     "summary",
+    "uniform",
+    "wanda",
+    "wsap",
 ]

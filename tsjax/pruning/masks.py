@@ -1,6 +1,7 @@
 """Masks: bool pytrees with exactly the structure and shapes of the params they belong to."""
 
-from collections.abc import Callable
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -8,27 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsjax import trees
+from tsjax.pruning.choice import Where, choose, pairs
 
 PyTree = Any
-Where = Callable[[str, Any], bool]
-
-_NOT_KERNELS = frozenset({"bias", "scale", "embedding", "position", "router", "real", "imag"})
-OUTPUT_PROJECTION = "output_projection"
-
-
-def kernels(path: str, leaf: Any) -> bool:
-    """The default choice of prunable leaves: kernels of rank >= 2, without the output projection.
-
-    Left out by their name are biases, norms' scales, look-up tables, positions, routers, and the
-    real and imaginary parts of complex weights, which the published study keeps dense too. The
-    output projection is known by its role, a module called ``output_projection``, not by its width.
-
-    Args:
-      path: the leaf's path, ``"decoder/layer_0/feed_forward/up/kernel"``.
-      leaf: the leaf; only its rank is read.
-    """
-    *scopes, name = path.split("/")
-    return leaf.ndim >= 2 and name not in _NOT_KERNELS and OUTPUT_PROJECTION not in scopes
 
 
 def ones(params: PyTree) -> PyTree:
@@ -51,10 +34,47 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
     Raises:
       ValueError: if the trees differ, listing every leaf that does, or if a mask is not bool.
     """
+    check(mask, params)
+    return jax.tree.map(lambda w, keep: jnp.where(keep, w, jnp.zeros_like(w)), params, mask)
+
+
+def straight_through(params: PyTree, mask: PyTree) -> PyTree:
+    """As :func:`apply`, but the gradient reaches pruned weights as if they were kept.
+
+    The straight-through estimator (Bengio et al., arXiv 1308.3432): pruned weights go on learning
+    and may come back. Also the way to the gradient at pruned weights that RigL grows by.
+
+    Args:
+      params: tree of arrays.
+      mask: tree of bool arrays with the structure and shapes of ``params``.
+
+    Raises:
+      ValueError: as :func:`apply`.
+    """
+    return _straight_through(params, apply(params, mask))
+
+
+@jax.custom_jvp
+def _straight_through(params: PyTree, masked: PyTree) -> PyTree:
+    del params
+    return masked
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return primals[1], tangents[0]
+
+
+def intersect(*masks: PyTree) -> PyTree:
+    """The mask that keeps what all of ``masks`` keep, e.g. an N:M pattern of a global mask."""
+    return jax.tree.map(lambda *leaves: functools.reduce(operator.and_, leaves), *masks)
+
+
+def check(mask: PyTree, params: PyTree) -> None:
+    """Raises ValueError if ``mask`` is no mask of ``params``, listing every leaf at fault."""
     trees.check_same_structure(mask, params, name="mask", like_name="params")
     if other := [f"{p} ({m.dtype})" for p, m in trees.by_path(mask).items() if m.dtype != bool]:
         raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
-    return jax.tree.map(lambda w, keep: jnp.where(keep, w, jnp.zeros_like(w)), params, mask)
 
 
 def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
@@ -66,16 +86,17 @@ def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
 def density(mask: PyTree, where: Where | None = None) -> float:
     """Kept weights over counted weights.
 
+    A complex weight counts once, be it a complex number or a pair of leaves ``real`` and ``imag``.
+
     Args:
       mask: tree of bool arrays.
-      where: ``where(path, leaf)`` says which leaves are counted; all of them by default.
+      where: which leaves are counted, see :data:`tsjax.pruning.Where`; all of them by default.
 
     Returns:
       A number in [0, 1]; 1 where nothing is counted.
     """
     leaves = trees.by_path(mask)
-    counts = [
-        count for path, count in summary(mask).items() if where is None or where(path, leaves[path])
-    ]
+    counted = set(leaves if where is None else choose(mask, where)) - set(pairs(leaves).values())
+    counts = [count for path, count in summary(mask).items() if path in counted]
     total = sum(n for _, n in counts)
     return sum(kept for kept, _ in counts) / total if total else 1.0

@@ -1,6 +1,20 @@
-"""Which densities to visit, and when."""
+"""Which densities to visit, and when: the ladder, and functions of the training step.
+
+A schedule is a function ``step -> density`` of a traced step. The ones here take their numbers as
+keywords, so that :func:`schedule` can hold them as data: other numbers are then other arguments of
+the jitted step, not another program.
+"""
 
 import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Step = int | Array
+Schedule = Callable[[Array], Array]
 
 
 def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> tuple[float, ...]:
@@ -35,3 +49,77 @@ def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> t
         if rungs[-1] > floor and not math.isclose(rungs[-1], floor):
             rungs.append(floor)
     return tuple(rungs)
+
+
+def schedule(fn: Callable[..., Array], **numbers: Any) -> Schedule:
+    """A schedule with its numbers as data: ``schedule(cubic, density=0.1, begin=0, end=1000)``.
+
+    The result is a pytree whose leaves are the numbers: as an argument of a jitted step, a change
+    of them compiles nothing.
+
+    Args:
+      fn: ``fn(step, **numbers)``, e.g. :func:`one_shot`, :func:`geometric` or :func:`cubic`.
+      **numbers: its other arguments.
+    """
+    return jax.tree_util.Partial(fn, **numbers)
+
+
+def one_shot(step: Step, *, density: float, begin: Step = 0) -> Array:
+    """Dense before step ``begin``, then ``density``."""
+    return jnp.where(jnp.asarray(step) >= begin, density, 1.0)
+
+
+def geometric(step: Step, *, ratio: float, every: Step, rungs: Step, begin: Step = 0) -> Array:
+    """The ladder in time: one more factor ``ratio`` at ``begin`` and each ``every`` steps after.
+
+    Args:
+      step: training step.
+      ratio: the share kept from one rung to the next, in (0, 1).
+      every: steps between rungs.
+      rungs: how many factors in all.
+      begin: step of the first.
+    """
+    rung = jnp.clip((jnp.asarray(step) - begin) // every + 1, 0, rungs)
+    return jnp.power(ratio, rung.astype(jnp.float32))
+
+
+def cubic(
+    step: Step,
+    *,
+    density: float,
+    begin: Step,
+    end: Step,
+    initial: float = 1.0,
+    power: float = 3.0,
+) -> Array:
+    """Gradual pruning, ``d + (d_0 - d) (1 - (t - t_0) / (t_1 - t_0))^3`` of Zhu and Gupta.
+
+    arXiv 1710.01878, eq. 1, in densities rather than sparsities.
+
+    Args:
+      step: training step ``t``.
+      density: the last density ``d``, held after ``end``.
+      begin: ``t_0``; before it the density is ``initial``.
+      end: ``t_1``.
+      initial: the first density ``d_0``.
+      power: the exponent, 3 in the paper.
+    """
+    t = jnp.asarray(step, jnp.float32)
+    left = jnp.clip((end - t) / jnp.maximum(end - begin, 1), 0, 1)
+    return density + (initial - density) * jnp.power(left, power)
+
+
+def cosine(step: Step, *, initial: float, end: Step, final: float = 0.0) -> Array:
+    """From ``initial`` at step 0 to ``final`` at ``end``, along half a cosine; RigL's eq. 1.
+
+    ``final + (initial - final) (1 + cos(pi t / end)) / 2``, held after ``end``.
+    """
+    t = jnp.clip(jnp.asarray(step, jnp.float32) / end, 0, 1)
+    return final + (initial - final) * 0.5 * (1 + jnp.cos(jnp.pi * t))
+
+
+def periodic(step: Step, *, every: Step, begin: Step = 0, end: Step | None = None) -> Array:
+    """Whether ``step`` is one of ``begin, begin + every, ...``, not after ``end``: bool []."""
+    t = jnp.asarray(step)
+    due = (t >= begin) & ((t - begin) % every == 0)
+    return due if end is None else due & (t <= end)

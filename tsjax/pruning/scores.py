@@ -1,9 +1,20 @@
-"""Importance scores: each function returns a tree like ``params`` of scores, larger is kept."""
+"""Importance scores: each function returns a tree like ``params`` of scores, larger is kept.
 
+What a criterion needs beside the weights is an argument: gradients from
+:func:`tsjax.pruning.gradient_moments` or from any train step, input norms from
+:func:`tsjax.pruning.input_squares`. A complex weight has one score, by its modulus; where it is
+stored as two leaves ``real`` and ``imag``, both get that score.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+from tsjax import trees
+from tsjax.pruning.choice import pairs
 
 PyTree = Any
 
@@ -16,5 +27,130 @@ def magnitude(params: PyTree) -> PyTree:
 
     Returns:
       A tree like ``params`` of real scores >= 0.
+
+    Raises:
+      ValueError: naming the leaves that are no arrays.
     """
-    return jax.tree.map(jnp.abs, params)
+    return _modulus(params)
+
+
+def random(params: PyTree, key: Array) -> PyTree:
+    """Scores drawn from the uniform distribution on [0, 1), the control of every criterion.
+
+    Args:
+      params: tree of arrays; only shapes are read.
+      key: a JAX random key.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(1, len(leaves)))
+    draws = [jax.random.uniform(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=False)]
+    return _joined(jax.tree.unflatten(treedef, draws), _first)
+
+
+def saliency(params: PyTree, grads: PyTree) -> PyTree:
+    """First-order Taylor saliency, ``|w| |g|`` (Molchanov et al., arXiv 1906.10771, eq. 8).
+
+    With the mean gradient over the data this is how much, to first order, the loss changes when
+    the weight goes to zero. With ``gradient_moments(...).absolute`` it is the mean of that change's
+    size over batches, in which changes of opposite sign do not cancel.
+
+    Args:
+      params: tree of real or complex arrays.
+      grads: gradients of a loss, a tree like ``params``.
+    """
+    _check_like(grads, params)
+    return jax.tree.map(jnp.multiply, _modulus(params), _modulus(grads))
+
+
+def snip(params: PyTree, grads: PyTree) -> PyTree:
+    """SNIP's connection sensitivity, ``|w g| / sum |w g|`` (Lee et al., arXiv 1810.02340, eq. 6).
+
+    Meant for weights as initialised, in one shot; the sum runs over all leaves of the tree. The
+    order is that of :func:`saliency`; the scores say which share of the whole a weight has.
+
+    Args:
+      params: tree of real or complex arrays.
+      grads: gradients of a loss on one batch or more, a tree like ``params``.
+    """
+    scores = saliency(params, grads)
+    leaves = trees.by_path(scores)
+    once = [leaf for path, leaf in leaves.items() if path not in pairs(leaves).values()]
+    total = sum((jnp.sum(leaf) for leaf in once), start=jnp.zeros(()))
+    # A network that nothing reaches has no sensitivity at all; its shares are then zero.
+    safe = jnp.where(total > 0, total, 1)
+    return jax.tree.map(lambda score: (score / safe).astype(score.dtype), scores)
+
+
+def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
+    """Second-order saliency with the diagonal Fisher information, ``w^2 F / 2``, F = E[g^2].
+
+    Optimal Brain Damage's ``w^2 H / 2`` (LeCun et al., 1989, eq. 5) with the Hessian's diagonal
+    replaced by the mean of squared gradients, as in Theis et al. (arXiv 1801.05787, eq. 5). Exact
+    Fisher information needs one example per batch in :func:`gradient_moments`; larger batches
+    average before the square.
+
+    Args:
+      params: tree of real or complex arrays.
+      squared_grads: mean squared gradients, ``gradient_moments(...).square``.
+    """
+    _check_like(squared_grads, params)
+    squares = _joined(squared_grads, jnp.add)
+    return jax.tree.map(lambda w, f: 0.5 * jnp.square(w) * f, _modulus(params), squares)
+
+
+def movement(params: PyTree, grads: PyTree, scores: PyTree | None = None) -> PyTree:
+    """Movement pruning's ``S - w g`` (Sanh et al., arXiv 2005.07683, eq. 3, unit learning rate).
+
+    Call it in each training step with the scores so far: weights that move away from zero gather
+    score, weights that shrink lose it. Scores have a sign.
+
+    Args:
+      params: tree of real or complex arrays.
+      grads: gradients at ``params``; for pruned weights those through
+        :func:`tsjax.pruning.straight_through`.
+      scores: the scores before this step; zeros by default.
+    """
+    _check_like(grads, params)
+    moved = jax.tree.map(lambda w, g: -jnp.real(w * g), params, grads)
+    moved = _joined(moved, jnp.add)
+    return moved if scores is None else jax.tree.map(jnp.add, scores, moved)
+
+
+def wanda(params: PyTree, squares: PyTree) -> PyTree:
+    """Wanda's ``|w| ||x||``: weight times norm of its input (Sun et al., arXiv 2306.11695, eq. 1).
+
+    The paper ranks the weights of each output by themselves: ``pattern=pruning.Within(-1)`` in
+    :func:`tsjax.pruning.select`.
+
+    Args:
+      params: tree of real or complex arrays.
+      squares: sums of squared inputs, from :func:`tsjax.pruning.input_squares`, added over batches.
+    """
+    _check_like(squares, params)
+    joined = _joined(squares, jnp.maximum)
+    return jax.tree.map(lambda w, x: (w * jnp.sqrt(x)).astype(w.dtype), _modulus(params), joined)
+
+
+def _modulus(tree: PyTree) -> PyTree:
+    trees.check_arrays(tree)
+    return _joined(jax.tree.map(jnp.abs, tree), jnp.hypot)
+
+
+def _joined(tree: PyTree, join: Callable[[Array, Array], Array]) -> PyTree:
+    """The tree with both parts of each complex weight replaced by ``join(real, imag)``."""
+    leaves = trees.by_path(tree)
+    new = {
+        path: join(leaves[real], leaves[imag])
+        for real, imag in pairs(leaves).items()
+        for path in (real, imag)
+    }
+    return trees.map_with_path(lambda path, leaf: new.get(path, leaf), tree) if new else tree
+
+
+def _first(real: Array, imag: Array) -> Array:
+    del imag
+    return real
+
+
+def _check_like(tree: PyTree, params: PyTree) -> None:
+    trees.check_same_structure(tree, params, name="the second tree", like_name="params")

@@ -1,5 +1,6 @@
 """Turns scores into a mask that keeps an exact number of weights."""
 
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,105 +9,213 @@ import numpy as np
 from jax import Array
 
 from tsjax import trees
-from tsjax.pruning.masks import Where, kernels
-from tsjax.wording import one_of
+from tsjax.pruning import patterns, ranking
+from tsjax.pruning.choice import Where, choose, kernels, look_up, pairs
+from tsjax.pruning.patterns import NofM, Pattern, Within
+from tsjax.wording import near
 
 PyTree = Any
+Density = float | Array
+Scope = str | Sequence[str] | Callable[[str], Hashable]
 
 SCOPES = ("global", "leaf")
 
 
 def select(
-    scores: PyTree, density: float | Array, scope: str = "global", where: Where = kernels
+    scores: PyTree,
+    density: Density | Mapping[str, Density] | None = None,
+    scope: Scope = "global",
+    where: Where = kernels,
+    *,
+    pattern: Pattern | Mapping[str, Pattern] | None = None,
 ) -> PyTree:
     """Keeps the highest scores among the leaves that ``where`` chooses.
 
-    With ``n`` weights chosen, ``n - round((1 - density) * n)`` are kept, so that what is obtained
-    differs from what is asked by less than one weight. Equal scores are kept in the order of their
-    position (leaves in tree order, then row-major). A new density or new scores never compile
-    again; under ``jit``, ``density`` may be traced (a float32 density then rounds the count at
-    ``n * 2**-24``).
+    With ``n`` weights ranked together, ``n - round((1 - density) * n)`` are kept, so that what is
+    obtained differs from what is asked by less than one weight. Equal scores are kept in the order
+    of their position (leaves in tree order, then row-major). A new density or new scores never
+    compile again; under ``jit``, ``density`` may be traced (a float32 density then rounds the count
+    at ``n * 2**-24``).
+
+    A complex weight is one weight: kept or pruned whole, counted once, whether it is a complex
+    number or a pair of leaves ``real`` and ``imag`` (which takes the larger of its two scores).
+
+    With :class:`Blocks` or :class:`Slices` as ``pattern``, whole ones are kept, those with the
+    highest scores first, and the count is within half a block of what is asked. :class:`Within`
+    ranks the weights of each slice by themselves.
 
     Args:
-      scores: tree of real scores >= 0, as from :func:`tsjax.pruning.magnitude`.
-      density: share of the chosen weights to keep, in (0, 1].
-      scope: ``"global"`` ranks all chosen leaves together, ``"leaf"`` each for itself.
-      where: ``where(path, leaf)`` chooses the leaves to prune; all others are kept whole.
+      scores: tree of real scores, as from :func:`tsjax.pruning.magnitude`.
+      density: share of the chosen weights to keep, in (0, 1]; or a table ``{glob: share}``, as from
+        :func:`tsjax.pruning.erk`, whose first matching entry holds for a leaf, and each of whose
+        entries is ranked by itself. Left out for a :class:`NofM` pattern, which fixes it.
+      scope: which weights are ranked together: ``"global"`` all, ``"leaf"`` those of a leaf, a
+        sequence of globs over paths (``("encoder/*", "decoder/*")``) those that match the same, or
+        a function from path to group. Each group obtains the density. Not with a table.
+      where: which leaves to prune, see :data:`tsjax.pruning.Where`; all others are kept whole.
+      pattern: which weights are kept or pruned together, for all leaves or as a table
+        ``{glob: pattern}``; single weights by default.
 
     Returns:
       A mask: a tree like ``scores`` of bool arrays.
 
     Raises:
-      ValueError: for a density outside (0, 1], an unknown scope, a score that is NaN or negative,
-        or complex scores; leaves are named by path.
+      ValueError: for a density outside (0, 1], an unknown scope, a glob that matches nothing or a
+        leaf that no glob matches, a pattern that does not fit a leaf, a score that is NaN, or
+        scores that are not real floats; leaves are named by path.
     """
-    one_of("scope", scope, SCOPES)
-    _check_density(density)
-    chosen = {p: s for p, s in trees.by_path(scores).items() if where(p, s) and s.size}
+    trees.check_arrays(scores)
+    chosen = choose(scores, where)
     _check_scores(chosen)
-    groups = [list(chosen)] if scope == "global" else [[path] for path in chosen]
-    kept: dict[str, Array] = {}
-    for group in filter(None, groups):
-        k = _kept_count(density, sum(chosen[p].size for p in group))
-        kept.update(zip(group, _keep_largest([chosen[p] for p in group], k), strict=True))
+    partner = {real: imag for real, imag in pairs(chosen).items() if real in chosen}
+    ranked = {
+        path: jnp.maximum(score, chosen[partner[path]]) if path in partner else jnp.asarray(score)
+        for path, score in chosen.items()
+        if path not in partner.values()
+    }
+    patterns_of = _patterns(pattern, ranked)
+    fixed = {path: p for path, p in patterns_of.items() if isinstance(p, NofM)}
+    kept = {path: _n_of_m(ranked[path], p) for path, p in fixed.items()}
+    rest = {path: score for path, score in ranked.items() if path not in fixed}
+    if fixed and density is not None and not rest:
+        raise ValueError("an N:M pattern fixes the density: leave density out")
+    for group, share in _groups(rest, density, scope, partner):
+        kept |= _keep({path: rest[path] for path in group}, share, patterns_of)
+    kept |= {imag: kept[real] for real, imag in partner.items()}
     return trees.map_with_path(lambda p, s: kept.get(p, jnp.ones(s.shape, bool)), scores)
 
 
-def _check_density(density: float | Array) -> None:
+def kept_count(density: Density, n: int) -> Array:
+    """``n - round((1 - density) * n)``, the count of ``torch.nn.utils.prune``; int32."""
+    if isinstance(density, jax.core.Tracer):
+        return n - jnp.round((1 - density) * n).astype(jnp.int32)
+    return jnp.asarray(n - round((1 - float(density)) * n), jnp.int32)
+
+
+def check_density(density: Density, name: str = "density") -> None:
+    """Raises ValueError for a density outside (0, 1]; a traced one passes."""
     if isinstance(density, jax.core.Tracer):
         return
     if not 0 < float(density) <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
+        raise ValueError(f"{name} must be in (0, 1], got {density}")
 
 
-def _check_scores(scores: dict[str, Array]) -> None:
+def _keep(
+    scores: Mapping[str, Array], density: Density, patterns_of: Mapping[str, Pattern | None]
+) -> dict[str, Array]:
+    """Masks of leaves that are ranked together, but those that are ranked slice by slice."""
+    found = {
+        path: _within(score, density, pattern)
+        for path, score in scores.items()
+        if isinstance(pattern := patterns_of[path], Within)
+    }
+    scores = {path: score for path, score in scores.items() if path not in found}
+    if not scores:
+        return found
+    k = kept_count(density, sum(score.size for score in scores.values()))
+    units = {path: patterns.unit_of(patterns_of[path], s.shape) for path, s in scores.items()}
+    if all(patterns.largest_unit(units[path], s.shape) == 1 for path, s in scores.items()):
+        masks = ranking.keep_largest(list(scores.values()), k)
+        return found | dict(zip(scores, masks, strict=True))
+    reduced = [
+        patterns.block_scores(score, units[path], getattr(patterns_of[path], "reduce", "mean"))
+        for path, score in scores.items()
+    ]
+    masks = ranking.keep_units([s for s, _ in reduced], [n for _, n in reduced], k)
+    return found | {
+        path: patterns.expand(mask, scores[path].shape, units[path])
+        for path, mask in zip(scores, masks, strict=True)
+    }
+
+
+def _within(score: Array, density: Density, pattern: Within) -> Array:
+    rows = patterns.rows(score, pattern)
+    kept = ranking.keep_in_groups(rows, kept_count(density, rows.shape[-1]))
+    return patterns.unrow(kept, score.shape, pattern)
+
+
+def _n_of_m(score: Array, pattern: NofM) -> Array:
+    kept = ranking.keep_in_groups(patterns.groups(score, pattern), pattern.n)
+    return patterns.ungroup(kept, score.shape, pattern)
+
+
+def _groups(
+    ranked: Mapping[str, Any],
+    density: Density | Mapping[str, Density] | None,
+    scope: Scope,
+    partner: Mapping[str, str],
+) -> list[tuple[list[str], Density]]:
+    """Paths that are ranked together, and the share of each such group."""
+    if not ranked:
+        if density is not None and not isinstance(density, Mapping):
+            check_density(density)
+        _group_of(scope, ranked)
+        return []
+    if density is None:
+        raise ValueError("density is missing: give the share to keep, in (0, 1]")
+    if isinstance(density, Mapping):
+        if scope != "global":
+            raise ValueError("a table of densities says what is ranked together: leave scope out")
+        for glob, share in density.items():
+            # An allocation may leave nothing of a leaf.
+            if not isinstance(share, jax.core.Tracer) and not 0 <= float(share) <= 1:
+                raise ValueError(f"the density of {glob!r} must be in [0, 1], got {share}")
+        table = {glob: (glob, share) for glob, share in density.items()}
+        # A table made leaf by leaf also has the imaginary parts, which follow the real ones.
+        table = {glob: entry for glob, entry in table.items() if glob not in partner.values()}
+        entries = look_up(table, ranked, "density")
+        groups: dict[Hashable, list[str]] = {}
+        for path, (glob, _) in entries.items():
+            groups.setdefault(glob, []).append(path)
+        return [(paths, density[glob]) for glob, paths in groups.items()]  # type: ignore[index]
+    check_density(density)
+    group_of = _group_of(scope, ranked)
+    groups = {}
+    for path in ranked:
+        groups.setdefault(group_of(path), []).append(path)
+    return [(paths, density) for paths in groups.values()]
+
+
+def _group_of(scope: Scope, ranked: Mapping[str, Any]) -> Callable[[str], Hashable]:
+    if isinstance(scope, str):
+        if scope not in SCOPES:
+            raise ValueError(
+                f"scope is {scope!r}{near(scope, SCOPES)}: use one of {', '.join(SCOPES)}, "
+                "a sequence of globs, or a function of the path"
+            )
+        return {"global": lambda _: None, "leaf": lambda path: path}[scope]
+    if callable(scope):
+        return scope
+    table = look_up({glob: glob for glob in scope}, ranked, "scope") if ranked else {}
+    return table.__getitem__
+
+
+def _patterns(
+    pattern: Pattern | Mapping[str, Pattern] | None, ranked: Mapping[str, Any]
+) -> dict[str, Pattern | None]:
+    found: dict[str, Pattern | None] = dict.fromkeys(ranked)
+    if isinstance(pattern, Mapping):
+        found |= look_up(pattern, ranked, "pattern")
+    else:
+        found = dict.fromkeys(ranked, pattern)
+    problems = [
+        f"{path}: {why}"
+        for path, p in found.items()
+        if (why := patterns.problem(p, np.shape(ranked[path])))
+    ]
+    if problems:
+        raise ValueError("the pattern does not fit:\n  " + "\n  ".join(problems))
+    return found
+
+
+def _check_scores(scores: Mapping[str, Array]) -> None:
     problems = []
     for path, score in scores.items():
         if not jnp.issubdtype(score.dtype, jnp.floating):
             problems.append(f"{path}: scores must be floating point, got {score.dtype}")
         elif not isinstance(score, jax.core.Tracer):
-            bad = int(np.sum(~(np.asarray(score) >= 0)))
+            bad = int(np.sum(np.isnan(np.asarray(score, np.float32))))
             if bad:
-                problems.append(f"{path}: {bad} scores are NaN or negative")
+                problems.append(f"{path}: {bad} of {score.size} scores are NaN")
     if problems:
         raise ValueError("cannot rank these scores:\n  " + "\n  ".join(problems))
-
-
-@jax.jit
-def _keep_largest(scores: list[Array], k: Array) -> list[Array]:
-    """Masks that keep the ``k`` largest of all scores, ties by position.
-
-    The threshold is found bit by bit, which needs no sort: non-negative IEEE floats are ordered
-    like the integers that share their bits. Each bit costs one pass over the scores.
-    """
-    dtype = jnp.result_type(*scores)
-    if jnp.finfo(dtype).bits < 32:
-        dtype = jnp.dtype(jnp.float32)
-    bits = jnp.finfo(dtype).bits
-    integer = jnp.dtype(f"int{bits}")
-    # -0.0 would have the sign bit set.
-    keys = [jnp.abs(s.astype(dtype)).view(integer) for s in scores]
-
-    def count(threshold: Array) -> Array:
-        return sum((jnp.sum(key >= threshold) for key in keys), start=jnp.zeros((), k.dtype))
-
-    def set_bit(i: int, threshold: Array) -> Array:
-        candidate = threshold | (jnp.ones((), integer) << jnp.asarray(bits - 2 - i, integer))
-        return jnp.where(count(candidate) >= k, candidate, threshold)
-
-    threshold = jax.lax.fori_loop(0, bits - 1, set_bit, jnp.zeros((), integer))
-    spare = k - sum((jnp.sum(key > threshold) for key in keys), start=jnp.zeros((), k.dtype))
-    masks = []
-    for key in keys:
-        tied = (key == threshold).ravel()
-        first = tied & (jnp.cumsum(tied, dtype=spare.dtype) <= spare)
-        masks.append((key > threshold) | first.reshape(key.shape))
-        spare = spare - jnp.sum(tied)
-    return masks
-
-
-def _kept_count(density: float | Array, n: int) -> Array:
-    """``n - round((1 - density) * n)``, the count of ``torch.nn.utils.prune``."""
-    if isinstance(density, jax.core.Tracer):
-        return n - jnp.round((1 - density) * n).astype(jnp.int32)
-    return jnp.asarray(n - round((1 - float(density)) * n), jnp.int32)

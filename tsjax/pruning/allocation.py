@@ -1,0 +1,129 @@
+"""Allocations: how a density is shared out over the leaves.
+
+Each function returns ``{path: density}`` for :func:`tsjax.pruning.select`. The shares are whole
+weights, and they add up to exactly the count that a global selection would keep.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tsjax.pruning.choice import Where, choose, kernels, pairs
+from tsjax.pruning.selection import Density, check_density, kept_count
+
+PyTree = Any
+
+
+def uniform(params: PyTree, density: Density, where: Where = kernels) -> dict[str, Density]:
+    """The same share of each leaf, up to rounding, with the exact total.
+
+    Args:
+      params: tree of arrays; only shapes are read.
+      density: share of the chosen weights to keep, in (0, 1]; may be traced.
+      where: which leaves are pruned.
+    """
+    return erk(params, density, where, power=0.0)
+
+
+def erk(
+    params: PyTree, density: Density, where: Where = kernels, power: float = 1.0
+) -> dict[str, Density]:
+    """Erdos-Renyi-Kernel: small leaves denser than large ones (Evci et al., arXiv 1911.11134).
+
+    A leaf's share is proportional to ``(sum of its axes / product of its axes) ** power``, cut at
+    1; what is cut goes to the others (Mocanu et al., arXiv 1707.04780, for ``power=1``).
+
+    Args:
+      params: tree of arrays; only shapes are read.
+      density: share of all chosen weights to keep, in (0, 1]; may be traced.
+      where: which leaves are pruned.
+      power: 1 is the papers'; 0 is :func:`uniform`.
+    """
+    check_density(density)
+    shapes, partner = _weights(params, where)
+    if not shapes:
+        return {}
+    xp: Any = jnp if isinstance(density, jax.core.Tracer) else np
+    sizes = np.asarray([np.prod(shape) for shape in shapes.values()])
+    raw = np.asarray([(sum(shape) / np.prod(shape)) ** power for shape in shapes.values()])
+    # Leaves fill up in the order of their raw share. With the first i of them dense, the scale of
+    # the others follows from the total; the right i is the first that leaves none of them above 1.
+    order = np.argsort(-raw, kind="stable")
+    dense = np.cumsum(sizes[order]) - sizes[order]
+    rest = np.cumsum((sizes * raw)[order][::-1])[::-1]
+    scales = (density * sizes.sum() - xp.asarray(dense)) / xp.asarray(rest)
+    fits = scales * raw[order] <= 1
+    scale = xp.where(xp.any(fits), scales[xp.argmax(fits)], xp.inf)
+    shares = xp.clip(scale * raw, 0, 1)
+    counts = _whole(xp, shares * sizes, kept_count(density, int(sizes.sum())), sizes)
+    values = [count / n for count, n in zip(counts, sizes.tolist(), strict=True)]
+    if xp is np:
+        values = [float(value) for value in values]
+    return _with_partners(dict(zip(shapes, values, strict=True)), partner)
+
+
+def wsap(
+    params: PyTree,
+    shares: tuple[float, float, float] = (0.7, 0.5, 0.3),
+    where: Where = kernels,
+) -> dict[str, Density]:
+    """WSAP: leaves whose weights vary little keep more (the SEDIMARK toolbox, 2025).
+
+    Of each leaf the coefficient of variation ``c = std / |mean|`` of its weights is taken; the
+    terciles of c over the leaves say what is kept.
+
+    Args:
+      params: tree of arrays.
+      shares: densities of the leaves with low, middle and high c; the toolbox prunes 0.3, 0.5, 0.7.
+      where: which leaves are pruned.
+    """
+    for share in shares:
+        check_density(share, "each of the shares")
+    chosen = choose(params, where)
+    shapes, partner = _weights(params, where)
+    paths, variation = list(shapes), []
+    for path in paths:
+        leaf = jnp.asarray(chosen[path])
+        if path in partner:
+            leaf = jax.lax.complex(leaf, jnp.asarray(chosen[partner[path]]))
+        mean = jnp.mean(leaf)
+        spread = jnp.sqrt(jnp.mean(jnp.square(jnp.abs(leaf - mean))))
+        variation.append((spread / jnp.abs(mean)).astype(jnp.float32))
+    if not paths:
+        return {}
+    c = jnp.stack(variation)
+    # Infinite where the mean is zero; a quantile of infinities alone would be NaN.
+    c = jnp.minimum(c, jnp.finfo(jnp.float32).max / 4)
+    low, high = jnp.quantile(c, 1 / 3), jnp.quantile(c, 2 / 3)
+    thirds = (c > low).astype(jnp.int32) + (c > high)
+    if isinstance(thirds, jax.core.Tracer):
+        values = list(jnp.asarray(shares)[thirds])
+    else:
+        values = [shares[int(third)] for third in thirds]
+    return _with_partners(dict(zip(paths, values, strict=True)), partner)
+
+
+def _weights(params: PyTree, where: Where) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of the chosen leaves, a pair's under its real part; and {real part: imaginary}."""
+    chosen = choose(params, where)
+    partner = pairs(chosen)
+    shapes = {
+        p: tuple(leaf.shape) or (1,) for p, leaf in chosen.items() if p not in partner.values()
+    }
+    return shapes, partner
+
+
+def _with_partners(found: dict[str, Density], partner: dict[str, str]) -> dict[str, Density]:
+    return found | {imag: found[real] for real, imag in partner.items()}
+
+
+def _whole(xp: Any, ideal: Any, total: Array, sizes: np.ndarray) -> Any:
+    """Whole numbers near ``ideal`` that add up to ``total``, by largest remainder."""
+    base = xp.minimum(xp.floor(ideal), sizes)
+    left = total - base.sum()
+    order = xp.argsort(-(ideal - base), stable=True)
+    rank = xp.argsort(order)
+    return base + (rank < left)

@@ -1,0 +1,69 @@
+"""Moments of the loss gradient over batches, which the gradient criteria need."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+class GradientMoments(NamedTuple):
+    """Means over batches, each a tree like the params.
+
+    Attributes:
+      mean: of the gradient ``g``.
+      absolute: of ``|g|``.
+      square: of ``|g|^2``.
+    """
+
+    mean: PyTree
+    absolute: PyTree
+    square: PyTree
+
+
+def gradient_moments(
+    loss: Callable[[PyTree, Any], Any], params: PyTree, batches: Iterable[Any]
+) -> GradientMoments:
+    """Accumulates the gradient of ``loss`` over batches.
+
+    One pass and one compilation, if the batches have equal shapes; works inside jit as well, where
+    the loop is unrolled.
+
+    Args:
+      loss: ``loss(params, batch)``, a real scalar.
+      params: tree of arrays; integer leaves get zeros.
+      batches: what ``loss`` takes, one after the other.
+
+    Raises:
+      ValueError: if there is no batch.
+    """
+
+    @jax.jit
+    def add(sums: GradientMoments, params: PyTree, batch: Any) -> GradientMoments:
+        grads = jax.grad(loss, allow_int=True)(params, batch)
+        # The gradient of an integer has the empty type float0.
+        grads = jax.tree.map(
+            lambda g, w: jnp.zeros(w.shape) if g.dtype == jax.dtypes.float0 else g, grads, params
+        )
+        sizes = jax.tree.map(jnp.abs, grads)
+        new = GradientMoments(grads, sizes, jax.tree.map(jnp.square, sizes))
+        return jax.tree.map(jnp.add, sums, new)
+
+    def zeros(leaf: Any, *, real: bool) -> Any:
+        dtype = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.float32
+        return jnp.zeros(leaf.shape, jnp.finfo(dtype).dtype if real else dtype)
+
+    sums = GradientMoments(
+        jax.tree.map(lambda leaf: zeros(leaf, real=False), params),
+        *(jax.tree.map(lambda leaf: zeros(leaf, real=True), params) for _ in range(2)),
+    )
+    count = 0
+    for batch in batches:
+        sums = add(sums, params, batch)
+        count += 1
+    if not count:
+        raise ValueError("there is no batch to take gradients on")
+    return jax.tree.map(lambda total: total / np.asarray(count, total.real.dtype), sums)
