@@ -20,7 +20,8 @@ from tsjax.pruning.dynamic import (
     static_sparse,
 )
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
-from tsjax.pruning.masks import apply, density, intersect, ones, straight_through, summary
+from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
+from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
 from tsjax.pruning.pals import PALS, pals
 from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
 from tsjax.pruning.schedules import (
@@ -41,6 +42,7 @@ __all__ = [
     "Algorithm",
     "Blocks",
     "GradientMoments",
+    "KeepPrunedState",
     "NofM",
     "Prune",
     "Regrow",
@@ -51,6 +53,7 @@ __all__ = [
     "apply",
     "complex_pairs",
     "cosine",
+    "count",
     "cubic",
     "density",
     "erk",
@@ -59,6 +62,7 @@ __all__ = [
     "gradient_moments",
     "gradual",
     "intersect",
+    "keep_pruned",
     "kernels",
     "ladder",
     "magnitude",
