@@ -128,33 +128,67 @@ def test_density_of_nothing_is_one():
     assert pruning.density([jnp.ones((0, 2), bool)]) == 1
 
 
-@pytest.mark.parametrize(
-    ("path", "ndim", "chosen"),
-    [
-        ("encoder/layer_0/attention/query/kernel", 2, True),
-        ("encoder/layer_0/attention/query/kernel", 3, True),
-        ("kernel", 2, True),
-        ("encoder/layer_0/weight", 2, True),
-        ("encoder/layer_0/attention/query/bias", 1, False),
-        ("encoder/layer_0/attention/query/bias", 2, False),
-        ("encoder/norm/scale", 1, False),
-        ("kernel", 1, False),
-        ("kernel", 0, False),
-        ("embedding/time/embedding", 2, False),
-        ("embedding/time/kernel", 2, True),
-        ("embedding/position", 2, False),
-        ("feed_forward/router", 2, False),
-        ("cross_mixing/real", 4, False),
-        ("cross_mixing/imag", 4, False),
-        ("decoder/output_projection/kernel", 2, False),
-        ("decoder/output_projection/low_rank/kernel", 2, False),
-        ("decoder/output_projection_norm/kernel", 2, True),
-    ],
-)
-def test_which_leaves_the_default_prunes(path, ndim, chosen):
-    assert pruning.kernels(path, jnp.ones((2,) * ndim)) is chosen
+def test_density_takes_globs_and_refuses_those_that_match_nothing():
+    assert pruning.density(some_mask(), where="dense/*") == 5 / 9
+    assert pruning.density(some_mask(), where=("dense/bias", "rest/0")) == 3 / 4
+    with pytest.raises(ValueError, match=r"no leaf matches 'dense/kernl' \(did you mean"):
+        pruning.density(some_mask(), where="dense/kernl")
 
 
-def test_a_mask_that_is_not_bool_is_refused():
-    with pytest.raises(ValueError, match=r"must be bool: a/kernel \(float32\)"):
-        pruning.apply({"a": {"kernel": jnp.ones(2)}}, {"a": {"kernel": jnp.array([1.0, 0.5])}})
+def test_density_counts_a_complex_weight_once():
+    mask = {"f": {"real": np.array([True, False]), "imag": np.array([True, False])}}
+    mask["g"] = np.array([True, True, True])
+    assert pruning.density(mask) == 4 / 5
+    assert pruning.density(mask, "f/*") == 1 / 2
+    assert pruning.density(mask, pruning.complex_pairs) == 1 / 2
+    assert pruning.count(mask) == (4, 5)
+    assert pruning.count(mask, "g") == (3, 3)
+    assert pruning.count(mask, ()) == (0, 0)
+
+
+def test_the_intersection_keeps_what_all_masks_keep():
+    one, other = jnp.asarray([True, True, False, False]), jnp.asarray([True, False, True, False])
+    assert pruning.intersect([one], [other])[0].tolist() == [True, False, False, False]
+    assert pruning.intersect([one], [other], [~one])[0].tolist() == [False] * 4
+    assert pruning.intersect([one])[0].tolist() == one.tolist()
+
+
+# The straight-through estimator.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_straight_through_has_the_values_of_apply(dtype):
+    params = some_params(jnp.dtype(dtype))
+    got = pruning.straight_through(params, some_mask())
+    chex.assert_trees_all_equal(got, pruning.apply(params, some_mask()))
+    chex.assert_trees_all_equal_dtypes(got, params)
+
+
+def test_straight_through_gives_pruned_weights_the_gradient_at_the_masked_weights():
+    params, mask = some_params(), some_mask()
+
+    def loss(params):
+        masked = pruning.straight_through(params, mask)
+        return jnp.sum((masked["dense"]["kernel"] - 10) ** 2) + 3 * masked["dense"]["bias"][2]
+
+    grads = jax.jit(jax.grad(loss))(params)
+    # 2 (w - 10) at w = 1, 0, 3; 0, 0, 6: the pruned weights count as zero, not as they are.
+    assert grads["dense"]["kernel"].tolist() == [[-18, -20, -14], [-20, -20, -8]]
+    assert grads["dense"]["bias"].tolist() == [0, 0, 3]
+
+
+def test_straight_through_in_forward_mode_and_under_vmap():
+    params, mask = [jnp.asarray([2.0, 3.0])], [jnp.asarray([True, False])]
+    tangent = [jnp.asarray([0.5, 7.0])]
+    through = lambda params: pruning.straight_through(params, mask)  # noqa: E731
+    value, slope = jax.jvp(through, (params,), (tangent,))
+    assert value[0].tolist() == [2, 0]
+    assert slope[0].tolist() == [0.5, 7]
+    both = jax.vmap(through)([jnp.asarray([[2.0, 3.0], [4.0, 5.0]])])
+    assert both[0].tolist() == [[2, 0], [4, 0]]
+
+
+@pytest.mark.parametrize("use", [pruning.apply, pruning.straight_through])
+def test_a_mask_that_is_not_bool_is_refused(use):
+    with pytest.raises(ValueError, match=r"must be bool: a/kernel \(float32\)$"):
+        use({"a": {"kernel": jnp.ones(2)}}, {"a": {"kernel": jnp.array([1.0, 0.5])}})

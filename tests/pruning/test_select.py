@@ -1,25 +1,16 @@
-"""`pruning.select`: an exact count, the right weights, one compilation."""
+"""`pruning.select`: which weights are kept, and exactly how many."""
 
-import dataclasses
-import functools
 import itertools
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tsjax import pruning, trees
+from tsjax import pruning
 
 LADDER = pruning.ladder(0.8, 10, floor=0.01)
-
-
-def everything(path, leaf):
-    return True
 
 
 def kept(mask):
@@ -40,39 +31,6 @@ def random_scores(seed=0, levels=None):
         "first": {"kernel": draw(5, 4), "bias": draw(4)},
         "second": [{"kernel": draw(3, 4, 2)}, {"kernel": draw(4, 3)}],
     }
-
-
-def reference(scores, density, scope, where):
-    """The specification in plain numpy: a stable sort from the largest score down."""
-    leaves, treedef = jax.tree.flatten(scores)
-    paths = trees.paths(scores)
-    chosen = [i for i, leaf in enumerate(leaves) if where(paths[i], leaf)]
-    masks = [np.ones(leaf.shape, bool) for leaf in leaves]
-    for group in [chosen] if scope == "global" else [[i] for i in chosen]:
-        if not group:
-            continue
-        flat = np.concatenate([np.asarray(leaves[i], np.float64).ravel() for i in group])
-        n = len(flat)
-        keep = np.zeros(n, bool)
-        keep[np.argsort(-flat, kind="stable")[: n - round((1 - density) * n)]] = True
-        parts = np.split(keep, np.cumsum([leaves[i].size for i in group])[:-1])
-        for i, part in zip(group, parts, strict=True):
-            masks[i] = part.reshape(leaves[i].shape)
-    return jax.tree.unflatten(treedef, masks)
-
-
-@pytest.fixture
-def traces():
-    """Names of the functions that JAX traces while the test runs."""
-    names = []
-
-    def listen(event, duration, **details):
-        if event.endswith("jaxpr_trace_duration"):
-            names.append(details.get("fun_name"))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # What is kept, by hand.
@@ -120,6 +78,14 @@ def test_equal_scores_are_kept_in_the_order_of_their_position():
 def test_zero_and_minus_zero_tie():
     scores = {"kernel": jnp.asarray([[-0.0, 0.0, -0.0, 0.0]])}
     assert kept(pruning.select(scores, 0.5)) == {"kernel": [[1, 1, 0, 0]]}
+
+
+def test_negative_scores_are_kept_last():
+    scores = {"a": jnp.asarray([[-5.0, 3.0]]), "b": jnp.asarray([[-1.0, 0.0, -np.inf, -1e-30]])}
+    assert kept(pruning.select(scores, 5 / 6)) == {"a": [[1, 1]], "b": [[1, 1, 0, 1]]}
+    assert kept(pruning.select(scores, 4 / 6)) == {"a": [[0, 1]], "b": [[1, 1, 0, 1]]}
+    assert kept(pruning.select(scores, 3 / 6)) == {"a": [[0, 1]], "b": [[0, 1, 0, 1]]}
+    assert kept(pruning.select(scores, 2 / 6)) == {"a": [[0, 1]], "b": [[0, 1, 0, 0]]}
 
 
 def test_infinite_scores_are_kept_first():
@@ -192,67 +158,6 @@ def test_a_lower_density_keeps_a_subset(scope, levels):
         assert all(jax.tree.leaves(within))
 
 
-# Any tree, against plain numpy.
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["w", "b"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    w: Any
-    b: Any
-
-
-VALUES = [0.0, -0.0, 0.25, 0.5, 1.0, 1.0, 1.0, 3.5, 1e-3, 7e-8, 1e-40, 6e4, np.inf]
-
-
-@st.composite
-def leaves(draw):
-    dtype = draw(st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]))
-    shape = draw(st.sampled_from([(), (1,), (5,), (2, 3), (0,), (2, 0), (3, 1, 2)]))
-    n = int(np.prod(shape))
-    values = draw(st.lists(st.sampled_from(VALUES), min_size=n, max_size=n))
-    return jnp.asarray(np.asarray(values, np.float64).reshape(shape), dtype)
-
-
-TREES = st.recursive(
-    leaves(),
-    lambda children: st.one_of(
-        st.lists(children, max_size=3),
-        st.tuples(children, children),
-        st.dictionaries(st.sampled_from("pqr"), children, max_size=3),
-        st.builds(Dense, children, children),
-    ),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=16, deadline=None)
-@given(TREES, st.sampled_from([*LADDER, 0.5, 1e-9]), st.sampled_from(pruning.SCOPES))
-def test_any_tree_gives_the_mask_of_a_stable_sort(scores, density, scope):
-    mask = pruning.select(scores, density, scope=scope, where=everything)
-    assert jax.tree.structure(mask) == jax.tree.structure(scores)
-    chex.assert_trees_all_equal(mask, reference(scores, density, scope, everything))
-    assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
-
-
-@settings(max_examples=8, deadline=None)
-@given(TREES, st.sampled_from(LADDER), st.sampled_from(pruning.SCOPES))
-def test_pruning_what_is_pruned_changes_nothing(params, density, scope):
-    once = pruning.select(pruning.magnitude(params), density, scope=scope, where=everything)
-    masked = pruning.magnitude(pruning.apply(params, once))
-    again = pruning.select(masked, density, scope=scope, where=everything)
-    chex.assert_trees_all_equal(again, once)
-
-
-@pytest.mark.parametrize("scope", pruning.SCOPES)
-@pytest.mark.parametrize("seed", range(3))
-def test_random_scores_give_the_mask_of_a_stable_sort(scope, seed):
-    scores = random_scores(seed)
-    for density in (0.9, 0.5, 0.03):
-        expected = reference(scores, density, scope, pruning.kernels)
-        chex.assert_trees_all_equal(pruning.select(scores, density, scope=scope), expected)
-
-
 def test_float64_scores_are_ranked_at_their_own_precision():
     with jax.enable_x64(True):
         steps = np.random.default_rng(0).permutation(24).reshape(4, 6)
@@ -268,64 +173,113 @@ def test_numpy_scores_are_welcome():
     chex.assert_trees_all_equal(pruning.select(scores, 0.5), pruning.select(random_scores(), 0.5))
 
 
-# Inside transformations.
+# Other scopes, and densities by leaf.
+
+LAYERS = {
+    "decoder": {"kernel": jnp.asarray([[1.0, 2.0], [3.0, 4.0]])},
+    "encoder": [
+        {"kernel": jnp.asarray([[10.0, 30.0]])},
+        {"kernel": jnp.asarray([[20.0, 40.0]])},
+    ],
+}
 
 
-def test_inside_jit_with_the_density_traced():
-    scores = random_scores(levels=4)
-    select = jax.jit(lambda scores, density: pruning.select(scores, density))
-    for density in LADDER:
-        chex.assert_trees_all_equal(select(scores, density), pruning.select(scores, density))
+@pytest.mark.parametrize(
+    "scope",
+    [
+        ("encoder/*", "decoder/*"),
+        ["decoder/kernel", "*"],
+        lambda path: path.split("/")[0],
+        lambda path: len(path),
+    ],
+)
+def test_each_group_of_a_scope_is_ranked_by_itself(scope):
+    mask = pruning.select(LAYERS, 0.5, scope=scope)
+    assert kept(mask) == {
+        "decoder": {"kernel": [[0, 0], [1, 1]]},
+        "encoder": [{"kernel": [[0, 1]]}, {"kernel": [[0, 1]]}],
+    }
 
 
-def test_inside_jit_with_the_density_fixed():
-    scores = random_scores(levels=4)
-    select = jax.jit(lambda scores: pruning.select(scores, 0.3, scope="leaf"))
-    chex.assert_trees_all_equal(select(scores), pruning.select(scores, 0.3, scope="leaf"))
+def test_scopes_differ_in_what_is_kept():
+    whole = pruning.select(LAYERS, 0.75, scope=lambda path: None)
+    assert kept(whole) == kept(pruning.select(LAYERS, 0.75))
+    assert kept(whole)["decoder"]["kernel"] == [[0, 0], [1, 1]]
+    grouped = pruning.select(LAYERS, 0.75, scope=("decoder/*", "encoder/*"))
+    assert kept(grouped)["decoder"]["kernel"] == [[0, 1], [1, 1]]
+    assert kept(grouped)["encoder"] == [{"kernel": [[0, 1]]}, {"kernel": [[1, 1]]}]
+    by_leaf = pruning.select(LAYERS, 0.75, scope="leaf")
+    assert kept(by_leaf)["encoder"] == [{"kernel": [[1, 1]]}, {"kernel": [[1, 1]]}]
 
 
-def test_vmap_over_scores_selects_in_each():
-    each = [random_scores(seed) for seed in range(3)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    masks = jax.jit(jax.vmap(lambda scores: pruning.select(scores, 0.4)))(stacked)
-    for i, scores in enumerate(each):
-        mine = jax.tree.map(lambda leaf, i=i: leaf[i], masks)
-        chex.assert_trees_all_equal(mine, pruning.select(scores, 0.4))
+@pytest.mark.parametrize(
+    ("table", "decoder", "encoder"),
+    [
+        # Each entry ranks what it matches together.
+        ({"decoder/*": 0.25, "encoder/*": 0.5}, [[0, 0], [0, 1]], [[0, 1], [0, 1]]),
+        ({"*": 0.5}, [[0, 0], [0, 0]], [[1, 1], [1, 1]]),
+        ({"decoder/*": 0.0, "encoder/*": 1.0}, [[0, 0], [0, 0]], [[1, 1], [1, 1]]),
+        # The first match holds,
+        ({"encoder/*": 0.5, "*": 1.0}, [[1, 1], [1, 1]], [[0, 1], [0, 1]]),
+        ({"*": 0.5, "encoder/*": 1.0}, [[0, 0], [0, 0]], [[1, 1], [1, 1]]),
+        # but a leaf's own path comes before any glob.
+        ({"*": 1.0, "encoder/0/kernel": 0.5}, [[1, 1], [1, 1]], [[0, 1], [1, 1]]),
+    ],
+)
+def test_a_table_of_densities(table, decoder, encoder):
+    mask = kept(pruning.select(LAYERS, table))
+    assert mask["decoder"]["kernel"] == decoder
+    assert [layer["kernel"][0] for layer in mask["encoder"]] == encoder
 
 
-def test_vmap_over_densities():
-    scores = random_scores()
-    densities = jnp.asarray([1.0, 0.5, 0.25])
-    masks = jax.jit(jax.vmap(lambda density: pruning.select(scores, density)))(densities)
-    for i, density in enumerate(densities):
-        mine = jax.tree.map(lambda leaf, i=i: leaf[i], masks)
-        chex.assert_trees_all_equal(mine, pruning.select(scores, float(density)))
+@pytest.mark.parametrize("density", LADDER)
+def test_each_entry_of_a_table_keeps_its_own_count(density):
+    mask = pruning.select(random_scores(levels=3), {"first/*": density, "*": 0.5})
+    counts = pruning.summary(mask)
+    assert counts["first/kernel"][0] == 20 - round((1 - density) * 20)
+    assert counts["second/0/kernel"][0] + counts["second/1/kernel"][0] == 18
 
 
-def test_new_densities_and_scores_never_trace_again(traces):
-    # Shapes that no other test uses: here at least the first call is traced.
-    several = [{"kernel": jnp.asarray(np.random.default_rng(i).random((7, 11)))} for i in range(3)]
-    pruning.select(several[0], 0.8)
-    assert "keep_largest" in traces
-    traces.clear()
-    for scores in several:
-        for density in (0.5, 0.25, 1.0):
-            pruning.select(scores, density)
-    assert traces == []
+# A complex weight in two leaves.
+
+FOURIER = {
+    "fourier": {"real": jnp.asarray([9.0, 1.0, 2.0]), "imag": jnp.asarray([0.0, 8.0, 3.0])},
+    "up": {"kernel": jnp.asarray([[4.0, 5.0]])},
+}
+WHOLE = (pruning.kernels, pruning.complex_pairs)
 
 
-def test_new_densities_and_scores_never_trace_again_under_jit():
-    count = 0
+@pytest.mark.parametrize(
+    ("density", "fourier", "up"),
+    [(1.0, [1, 1, 1], [[1, 1]]), (0.6, [1, 1, 0], [[0, 1]]), (0.2, [1, 0, 0], [[0, 0]])],
+)
+def test_a_complex_weight_counts_once_by_its_larger_score(density, fourier, up):
+    # Ranked are 9, 8, 3 and 4, 5.
+    mask = pruning.select(FOURIER, density, where=WHOLE)
+    assert kept(mask) == {"fourier": {"real": fourier, "imag": fourier}, "up": {"kernel": up}}
+    assert pruning.density(mask) == density
 
-    @jax.jit
-    def select(scores, density):
-        nonlocal count
-        count += 1
-        return pruning.select(scores, density)
 
-    for seed, density in enumerate((0.8, 0.5, 0.25)):
-        select(random_scores(seed), density)
-    assert count == 1
+def test_by_default_complex_weights_are_kept():
+    assert kept(pruning.select(FOURIER, 0.5)) == {
+        "fourier": {"real": [1, 1, 1], "imag": [1, 1, 1]},
+        "up": {"kernel": [[0, 1]]},
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"density": 0.5, "scope": "leaf"},
+        {"density": 0.5, "scope": ("fourier/real", "fourier/imag", "up/*")},
+        {"density": {"fourier/imag": 1.0, "fourier/real": 0.5, "up/kernel": 0.5}},
+        {"density": {"*/imag": 1.0, "*": 0.4, "fourier/real": 0.5}},
+    ],
+)
+def test_the_real_part_speaks_for_both(options):
+    mask = kept(pruning.select(FOURIER, **options, where=WHOLE))
+    # Of three weights, 3 - round(1.5) = 1 is kept.
+    assert mask["fourier"] == {"real": [1, 0, 0], "imag": [1, 0, 0]}
 
 
 # Bad input.
@@ -366,3 +320,49 @@ def test_scores_that_cannot_be_ranked_are_named():
 def test_only_the_chosen_scores_are_checked():
     scores = {"kernel": jnp.asarray([[1.0, 2.0]]), "bias": jnp.asarray([np.nan])}
     assert kept(pruning.select(scores, 0.5)) == {"kernel": [[0, 1]], "bias": [1]}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"scope": ("a/*", "c/*")},
+            "no prunable leaf matches c/*: they are a/kernel, b/kernel",
+        ),
+        ({"scope": ("a/*",)}, "no scope for b/kernel: add a glob that matches, or '*'"),
+        (
+            {"density": {"a/*": 0.5, "norm/*": 0.5, "b/*": 0.5}},
+            "no prunable leaf matches norm/*: they are a/kernel, b/kernel",
+        ),
+        ({"density": {"b/*": 0.5}}, "no density for a/kernel: add a glob that matches, or '*'"),
+        ({"density": {"*": 1.5}}, "the density of '*' must be in [0, 1], got 1.5"),
+        ({"density": {"*": float("nan")}}, "the density of '*' must be in [0, 1], got nan"),
+        (
+            {"density": {"*": 0.5}, "scope": "leaf"},
+            "a table of densities says what is ranked together: leave scope out",
+        ),
+        ({"density": None}, "density is missing: give the share to keep, in (0, 1]"),
+        (
+            {"where": "c/kernel"},
+            (
+                "no leaf matches 'c/kernel' (did you mean 'b/kernel' or 'a/kernel'?): "
+                "the paths are a/kernel, b/kernel, norm/scale"
+            ),
+        ),
+    ],
+)
+def test_bad_options_are_refused(options, said):
+    scores = {**SMALL, "norm": {"scale": jnp.ones(2)}}
+    with pytest.raises(ValueError, match=" ") as error:
+        pruning.select(scores, **{"density": 0.5, **options})
+    assert str(error.value) == said
+
+
+def test_leaves_that_are_no_arrays_are_named():
+    with pytest.raises(ValueError, match=r"no arrays: activation \(.*\), rate \(float\)\. Pass"):
+        pruning.select({"kernel": jnp.ones((2, 2)), "activation": jnp.tanh, "rate": 0.1}, 0.5)
+
+
+def test_two_leaves_with_one_path_are_refused():
+    with pytest.raises(ValueError, match=r"two leaves have the path 'a/kernel'"):
+        pruning.select({"a/kernel": jnp.ones((2, 2)), "a": {"kernel": jnp.ones((2, 2))}}, 0.5)

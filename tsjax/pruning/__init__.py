@@ -20,8 +20,10 @@ from tsjax.pruning.dynamic import (
     static_sparse,
 )
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
+from tsjax.pruning.inputs import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
+from tsjax.pruning.packing import compress, decompress, pack, unpack
 from tsjax.pruning.pals import PALS, pals
 from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
 from tsjax.pruning.schedules import (
@@ -35,6 +37,7 @@ from tsjax.pruning.schedules import (
 )
 from tsjax.pruning.scores import fisher, magnitude, movement, random, saliency, snip, wanda
 from tsjax.pruning.selection import SCOPES, select
+from tsjax.pruning.stacking import stack, unstack
 
 __all__ = [
     "PALS",
@@ -52,15 +55,18 @@ __all__ = [
     "Within",
     "apply",
     "complex_pairs",
+    "compress",
     "cosine",
     "count",
     "cubic",
+    "decompress",
     "density",
     "erk",
     "fisher",
     "geometric",
     "gradient_moments",
     "gradual",
+    "input_squares",
     "intersect",
     "keep_pruned",
     "kernels",
@@ -69,6 +75,7 @@ __all__ = [
     "movement",
     "one_shot",
     "ones",
+    "pack",
     "pals",
     "periodic",
     "random",
@@ -78,10 +85,13 @@ __all__ = [
     "select",
     "snip",
     "sparse_evolution",
+    "stack",
     "static_sparse",
     "straight_through",
     "summary",
     "uniform",
+    "unpack",
+    "unstack",
     "wanda",
     "wsap",
 ]

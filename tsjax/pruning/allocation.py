@@ -46,7 +46,9 @@ def erk(
     shapes, partner = _weights(params, where)
     if not shapes:
         return {}
-    xp: Any = jnp if isinstance(density, jax.core.Tracer) else np
+    traced = isinstance(density, jax.core.Tracer)
+    xp: Any = jnp if traced else np
+    density = density if traced else float(density)
     sizes = np.asarray([np.prod(shape) for shape in shapes.values()])
     raw = np.asarray([(sum(shape) / np.prod(shape)) ** power for shape in shapes.values()])
     # Leaves fill up in the order of their raw share. With the first i of them dense, the scale of
@@ -59,9 +61,9 @@ def erk(
     scale = xp.where(xp.any(fits), scales[xp.argmax(fits)], xp.inf)
     shares = xp.clip(scale * raw, 0, 1)
     counts = _whole(xp, shares * sizes, kept_count(density, int(sizes.sum())), sizes)
+    if not traced:
+        counts = counts.tolist()
     values = [count / n for count, n in zip(counts, sizes.tolist(), strict=True)]
-    if xp is np:
-        values = [float(value) for value in values]
     return _with_partners(dict(zip(shapes, values, strict=True)), partner)
 
 
@@ -91,7 +93,8 @@ def wsap(
             leaf = jax.lax.complex(leaf, jnp.asarray(chosen[partner[path]]))
         mean = jnp.mean(leaf)
         spread = jnp.sqrt(jnp.mean(jnp.square(jnp.abs(leaf - mean))))
-        variation.append((spread / jnp.abs(mean)).astype(jnp.float32))
+        # Weights that are all zero do not vary.
+        variation.append(jnp.where(spread == 0, 0, spread / jnp.abs(mean)).astype(jnp.float32))
     if not paths:
         return {}
     c = jnp.stack(variation)
@@ -120,9 +123,9 @@ def _with_partners(found: dict[str, Density], partner: dict[str, str]) -> dict[s
     return found | {imag: found[real] for real, imag in partner.items()}
 
 
-def _whole(xp: Any, ideal: Any, total: Array, sizes: np.ndarray) -> Any:
+def _whole(xp: Any, ideal: Any, total: int | Array, sizes: np.ndarray) -> Any:
     """Whole numbers near ``ideal`` that add up to ``total``, by largest remainder."""
-    base = xp.minimum(xp.floor(ideal), sizes)
+    base = xp.minimum(xp.floor(ideal), sizes).astype(int)
     left = total - base.sum()
     order = xp.argsort(-(ideal - base), stable=True)
     rank = xp.argsort(order)

@@ -1,7 +1,7 @@
 """Which leaves are meant: by pattern, by predicate, and which two leaves are one complex weight."""
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -92,17 +92,31 @@ def choose(tree: PyTree, where: Where) -> dict[str, Any]:
 
 
 def matches(glob: str, path: str) -> bool:
-    """Whether a path is the glob or matches it; ``*`` also runs over ``/``."""
-    return path == glob or fnmatch.fnmatchcase(path, glob)
+    """Whether a path is the glob or matches it; ``*`` also runs over ``/``.
+
+    The ``value`` that ends nnx's paths may be left out.
+    """
+    return any(
+        p == glob or fnmatch.fnmatchcase(p, glob) for p in {path, path.removesuffix("/value")}
+    )
 
 
-def look_up(table: Mapping[str, T], chosen: Mapping[str, Any], what: str) -> dict[str, T]:
+def look_up(
+    table: Mapping[str, T], chosen: Mapping[str, Any], what: str, followers: Collection[str] = ()
+) -> dict[str, T]:
     """For each chosen path, the value of the first glob in the table that it matches.
+
+    Args:
+      table: values by glob.
+      chosen: leaves by path.
+      what: what a value is called in the message.
+      followers: paths that a glob may match too, to no effect: imaginary parts follow real ones.
 
     Raises:
       ValueError: listing the paths without a value, or the globs that match no chosen path.
     """
-    if unused := [glob for glob in table if not any(matches(glob, path) for path in chosen)]:
+    known = (*chosen, *followers)
+    if unused := [glob for glob in table if not any(matches(glob, path) for path in known)]:
         raise ValueError(f"no prunable leaf matches {listing(unused)}: they are {listing(chosen)}")
     found = {}
     for path in chosen:
@@ -110,7 +124,7 @@ def look_up(table: Mapping[str, T], chosen: Mapping[str, Any], what: str) -> dic
         if glob is not None:
             found[path] = table[glob]
     if missing := [path for path in chosen if path not in found]:
-        raise ValueError(f"no {what} for {listing(missing)}: add {what}s that match, or '*'")
+        raise ValueError(f"no {what} for {listing(missing)}: add a glob that matches, or '*'")
     return found
 
 

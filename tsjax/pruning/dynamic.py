@@ -4,21 +4,23 @@ An algorithm is a frozen dataclass of numbers with pure methods, and a pytree wh
 numbers: as an argument of a jitted step, neither new numbers nor new masks compile it again. A
 train step with any of them, where ``tx = pruning.keep_pruned(optax.adam(1e-3))``:
 
-    masked = pruning.straight_through(params, sparse.mask)
-    grads = jax.grad(loss)(masked)
+    grads = jax.grad(loss)(pruning.apply(params, sparse.mask))
     updates, opt_state = tx.update(grads, opt_state, params, mask=algorithm.held(sparse.mask))
-    params = optax.apply_updates(params, updates)
-    params, sparse = algorithm.update(params, sparse, grads)
+    moved = optax.apply_updates(params, updates)
+    params, sparse = algorithm.update(moved, sparse, grads, before=params)
 
 after ``sparse = algorithm.init(params, key)``. The gradients are those at the masked weights, also
 of weights that are pruned: RigL and PALS grow by them. The mask changes only in steps that are due;
 in the others the cost is that of a fixed mask. Steps count from 1.
+
+Numbers are data, functions are part of the program: a ``select``, ``where`` or ``allocate`` made by
+a lambda or :func:`functools.partial` must be the same object each time, or the step compiles again.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,8 @@ CRITERIA: dict[str, Criterion] = {
     "random": lambda params, grads, key: scores.random(params, key),  # noqa: ARG005
 }
 """Scores by name, for :class:`Prune`; ``"movement"`` is there too, which remembers."""
+
+_AT_ONCE = ("magnitude", "random")  # These need no gradient.
 
 _FOREVER = 2**31 - 1
 
@@ -70,7 +74,13 @@ class SparseState:
 
 
 class Algorithm(Protocol):
-    """Decides, step by step, which weights are kept."""
+    """Decides, step by step, which weights are kept.
+
+    Attributes:
+      reads_loss: whether ``update`` needs the validation loss in steps that are due.
+    """
+
+    reads_loss: ClassVar[bool]
 
     def init(self, params: PyTree, key: Array) -> SparseState:
         """The state before the first step."""
@@ -81,8 +91,16 @@ class Algorithm(Protocol):
     def due(self, step: Step) -> Array:
         """Whether the mask may change after this step (the first is 1): bool []."""
 
+    def settled(self, step: Step) -> Array:
+        """Whether as few weights are kept after this step as will be at last: bool []."""
+
     def update(
-        self, params: PyTree, sparse: SparseState, grads: PyTree, loss: Array | None = None
+        self,
+        params: PyTree,
+        sparse: SparseState,
+        grads: PyTree,
+        loss: Array | None = None,
+        before: PyTree | None = None,
     ) -> tuple[PyTree, SparseState]:
         """The params and the state after an optimiser step.
 
@@ -91,6 +109,8 @@ class Algorithm(Protocol):
           sparse: the state before.
           grads: gradients at the masked weights, dense.
           loss: validation loss; only :class:`PALS` reads it, and only where it is due.
+          before: the weights before the optimiser's update, those of the gradients; only movement
+            pruning reads them.
         """
 
 
@@ -109,17 +129,21 @@ class Prune:
     them (with ``score="movement"``, movement pruning of arXiv 2005.07683).
 
     Attributes:
-      density: schedule of the share of prunable weights to keep.
-      every: steps between new masks.
+      density: schedule of the share of prunable weights to keep; where it rises, nothing comes back
+        unless ``straight_through``. None with a ``select`` that has a density of its own, as an N:M
+        pattern has.
+      every: steps between new masks, from ``begin`` on.
       begin: first step that may change the mask.
-      end: last such step.
+      end: last such step; it selects even if it is not a multiple of ``every`` after ``begin``.
       score: a name in :data:`CRITERIA`, ``"movement"``, or ``score(params, grads, key) -> scores``.
       select: ``select(scores, density) -> mask``; a :func:`functools.partial` of
         :func:`tsjax.pruning.select` says scope, leaves and pattern.
       straight_through: whether pruned weights go on learning and may come back.
     """
 
-    density: Schedule
+    reads_loss: ClassVar[bool] = False
+
+    density: Schedule | None
     every: Step = 1
     begin: Step = 0
     end: Step = _FOREVER
@@ -132,9 +156,23 @@ class Prune:
             one_of("score", self.score, (*CRITERIA, "movement"))
 
     def init(self, params: PyTree, key: Array) -> SparseState:
-        """All weights are kept before the first step."""
-        memory = jax.tree.map(jnp.zeros_like, scores.magnitude(params)) if self._moves else ()
-        return _start(masks.ones(params), key, memory)
+        """The first mask, if step 0 is due and scores need no gradient; else all is kept."""
+        memory: PyTree = ()
+        if self._moves:
+            # A sum over many steps: in bfloat16 it would soon stand still.
+            memory = jax.tree.map(
+                lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)),
+                scores.magnitude(params),
+            )
+        mask = masks.ones(params)
+        if self.score in _AT_ONCE:
+            found = CRITERIA[self.score](params, params, key)
+
+            def new() -> PyTree:
+                return self._selected(found, 0)
+
+            mask = jax.lax.cond(self.due(0), new, lambda: mask)
+        return _start(mask, key, memory)
 
     def held(self, mask: PyTree) -> PyTree:
         """The mask; all weights where pruned ones go on learning."""
@@ -142,15 +180,42 @@ class Prune:
 
     def due(self, step: Step) -> Array:
         """Whether the mask may change after this step: bool []."""
-        return periodic(step, every=self.every, begin=self.begin, end=self.end)
+        last = (jnp.asarray(step) == self.end) & (self.begin <= self.end)
+        return last | periodic(step, every=self.every, begin=self.begin, end=self.end)
+
+    def settled(self, step: Step) -> Array:
+        """Whether the last new mask was at the schedule's last density: bool []."""
+        since = jnp.maximum(jnp.asarray(step) - self.begin, -1)
+        latest = jnp.where(
+            step >= self.end, self.end, self.begin + since // self.every * self.every
+        )
+        if self.density is None:
+            return since >= 0
+        return (since >= 0) & (self.density(latest) <= self.density(self.end) + 1e-6)
 
     def update(
-        self, params: PyTree, sparse: SparseState, grads: PyTree, loss: Array | None = None
+        self,
+        params: PyTree,
+        sparse: SparseState,
+        grads: PyTree,
+        loss: Array | None = None,
+        before: PyTree | None = None,
     ) -> tuple[PyTree, SparseState]:
-        """Selects anew if the step is due; see :class:`Algorithm`."""
+        """Selects anew if the step is due; see :class:`Algorithm`.
+
+        Raises:
+          ValueError: for movement pruning without the weights before the update.
+        """
         del loss
         step = sparse.step + 1
-        memory = scores.movement(params, grads, sparse.memory) if self._moves else ()
+        memory: PyTree = ()
+        if self._moves:
+            if before is None:
+                raise ValueError(
+                    "movement pruning needs the weights that the gradients belong to: "
+                    "update(params, sparse, grads, before=params before the optimiser's update)"
+                )
+            memory = scores.movement(before, grads, sparse.memory)
 
         def new(mask: PyTree) -> PyTree:
             if self._moves:
@@ -158,12 +223,16 @@ class Prune:
             else:
                 score = self.score if callable(self.score) else CRITERIA[self.score]
                 found = score(params, grads, jax.random.fold_in(sparse.key, step))
-            if not self.straight_through:
-                found = jax.tree.map(lambda s, kept: jnp.where(kept, s, -jnp.inf), found, mask)
-            return self.select(found, self.density(step))
+            if self.straight_through:
+                return self._selected(found, step)
+            found = jax.tree.map(lambda s, kept: jnp.where(kept, s, -jnp.inf), found, mask)
+            return masks.intersect(self._selected(found, step), mask)
 
         mask = jax.lax.cond(self.due(step), new, lambda mask: mask, sparse.mask)
         return self._settled(params, mask), SparseState(mask, step, sparse.key, memory)
+
+    def _selected(self, found: PyTree, step: Step) -> PyTree:
+        return self.select(found, None if self.density is None else self.density(step))
 
     def _settled(self, params: PyTree, mask: PyTree) -> PyTree:
         return params if self.straight_through else masks.apply(params, mask)
@@ -179,7 +248,7 @@ def gradual(density: float, *, begin: Step, end: Step, every: Step = 100, **more
     Args:
       density: share of prunable weights kept after ``end``.
       begin: the step at which pruning begins.
-      end: the step that prunes last; it should be ``begin`` plus a multiple of ``every``.
+      end: the step that prunes last, be it a multiple of ``every`` after ``begin`` or not.
       every: steps between new masks.
       **more: other fields of :class:`Prune`.
     """
@@ -197,24 +266,28 @@ class Regrow:
     """Sparse from the first step; drops the smallest weights now and then, and grows as many.
 
     Each leaf keeps its count of weights. Grown weights begin at zero; a dropped weight may be grown
-    at once, and then keeps its value.
+    at once, and then keeps its value. The mask changes at ``begin``, ``begin + every``, and so on;
+    the first step is 1, so that from 0 on these are the multiples of ``every``.
 
     Attributes:
       density: share of prunable weights kept, throughout.
-      drop: schedule of the share of a leaf's kept weights that is dropped; rounded down.
+      drop: schedule of the share of a leaf's kept weights that is dropped; rounded down to whole
+        weights.
       every: steps between changes.
-      begin: first step that may change the mask.
-      end: last such step.
+      begin: where the steps that change the mask begin.
+      end: after this step the mask stays.
       grow: ``"gradient"`` grows where the gradient is largest, ``"random"`` anywhere.
       allocate: how the density is shared out over the leaves, :func:`tsjax.pruning.erk` or
         :func:`tsjax.pruning.uniform`.
       where: which leaves are pruned.
     """
 
+    reads_loss: ClassVar[bool] = False
+
     density: float
     drop: Schedule
     every: Step = 100
-    begin: Step = 1
+    begin: Step = 0
     end: Step = _FOREVER
     grow: str = "gradient"
     allocate: Allocation = erk
@@ -222,6 +295,7 @@ class Regrow:
 
     def __post_init__(self) -> None:
         one_of("grow", self.grow, ("gradient", "random"))
+        object.__setattr__(self, "where", hashable(self.where))
 
     def init(self, params: PyTree, key: Array) -> SparseState:
         """A random mask, leaf by leaf at the allocated density."""
@@ -238,11 +312,20 @@ class Regrow:
         """Whether the mask may change after this step: bool []."""
         return periodic(step, every=self.every, begin=self.begin, end=self.end)
 
+    def settled(self, step: Step) -> Array:
+        """Always: the count of weights is the same throughout."""
+        return jnp.ones(jnp.shape(step), bool)
+
     def update(
-        self, params: PyTree, sparse: SparseState, grads: PyTree, loss: Array | None = None
+        self,
+        params: PyTree,
+        sparse: SparseState,
+        grads: PyTree,
+        loss: Array | None = None,
+        before: PyTree | None = None,
     ) -> tuple[PyTree, SparseState]:
         """Drops and grows if the step is due; see :class:`Algorithm`."""
-        del loss
+        del loss, before
         step = sparse.step + 1
 
         def new(mask: PyTree) -> PyTree:
@@ -252,7 +335,7 @@ class Regrow:
             share = self.drop(step)
 
             def counts(kept: Array) -> tuple[Array, Array]:
-                n = jnp.floor(share * kept).astype(kept.dtype)
+                n = jnp.minimum(whole(share * kept, jnp.floor), kept)
                 return n, n
 
             return drop_and_grow(mask, scores.magnitude(params), grown, counts, self.where)
@@ -311,7 +394,7 @@ def drop_and_grow(
     Args:
       mask: which weights are kept.
       kept_scores: real scores of kept weights; the lowest are dropped.
-      grow_scores: finite scores of the others; the highest are grown.
+      grow_scores: real scores of the others; the highest are grown, NaN last.
       counts: maps the number of a leaf's kept weights to how many to drop, and how many to grow.
       where: which leaves change.
     """
@@ -325,12 +408,28 @@ def drop_and_grow(
         drop, grow = counts(kept)
         left = kept - jnp.minimum(drop, kept)
         (stay,) = keep_largest([jnp.where(keep, lows[path], -jnp.inf)], left)
-        (new,) = keep_largest(
-            [jnp.where(stay, jnp.inf, highs[path])], jnp.minimum(left + grow, keep.size)
-        )
+        # Finite, so that a diverging gradient cannot push a survivor out.
+        high = jnp.nan_to_num(highs[path])
+        (new,) = keep_largest([jnp.where(stay, jnp.inf, high)], jnp.minimum(left + grow, keep.size))
         return new
 
     return trees.map_with_path(changed, mask)
+
+
+def hashable(where: Where) -> Where:
+    """The same choice of leaves as part of a program, which a list could not be."""
+    return where if isinstance(where, str) or callable(where) else tuple(where)
+
+
+def whole(x: Array, rounding: Callable[[Array], Array]) -> Array:
+    """``rounding(x)`` as int32, where an ``x`` that is whole up to float error is already whole.
+
+    In float32, 0.13 of 900 weights are 116.99999. The error allowed for is that of four roundings.
+    """
+    x = jnp.asarray(x, jnp.result_type(x, jnp.float32))
+    near = jnp.round(x)
+    is_whole = jnp.abs(x - near) <= 2 * jnp.finfo(x.dtype).eps * near
+    return jnp.where(is_whole, near, rounding(x)).astype(jnp.int32)
 
 
 def _start(mask: PyTree, key: Array, memory: PyTree = ()) -> SparseState:

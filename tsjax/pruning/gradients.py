@@ -11,7 +11,7 @@ PyTree = Any
 
 
 class GradientMoments(NamedTuple):
-    """Means over batches, each a tree like the params.
+    """Means over batches, each a tree like the params, in float32 at least.
 
     Attributes:
       mean: of the gradient ``g``.
@@ -46,14 +46,19 @@ def gradient_moments(
         grads = jax.grad(loss, allow_int=True)(params, batch)
         # The gradient of an integer has the empty type float0.
         grads = jax.tree.map(
-            lambda g, w: jnp.zeros(w.shape) if g.dtype == jax.dtypes.float0 else g, grads, params
+            lambda g, total: (
+                jnp.zeros_like(total) if g.dtype == jax.dtypes.float0 else g.astype(total.dtype)
+            ),
+            grads,
+            sums.mean,
         )
         sizes = jax.tree.map(jnp.abs, grads)
         new = GradientMoments(grads, sizes, jax.tree.map(jnp.square, sizes))
         return jax.tree.map(jnp.add, sums, new)
 
     def zeros(leaf: Any, *, real: bool) -> Any:
-        dtype = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.float32
+        # A sum in bfloat16 stops growing after some 256 batches.
+        dtype = jnp.promote_types(leaf.dtype, jnp.float32)
         return jnp.zeros(leaf.shape, jnp.finfo(dtype).dtype if real else dtype)
 
     sums = GradientMoments(

@@ -83,10 +83,23 @@ def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
     return {path: (int(np.sum(leaf)), leaf.size) for path, leaf in trees.by_path(host).items()}
 
 
-def density(mask: PyTree, where: Where | None = None) -> float:
-    """Kept weights over counted weights.
+def count(mask: PyTree, where: Where | None = None) -> tuple[int, int]:
+    """Kept weights and all weights of the chosen leaves.
 
     A complex weight counts once, be it a complex number or a pair of leaves ``real`` and ``imag``.
+
+    Args:
+      mask: tree of bool arrays.
+      where: which leaves are counted, see :data:`tsjax.pruning.Where`; all of them by default.
+    """
+    leaves = trees.by_path(mask)
+    counted = set(leaves if where is None else choose(mask, where)) - set(pairs(leaves).values())
+    counts = [both for path, both in summary(mask).items() if path in counted]
+    return sum(kept for kept, _ in counts), sum(n for _, n in counts)
+
+
+def density(mask: PyTree, where: Where | None = None) -> float:
+    """Kept weights over all weights of the chosen leaves, counted as by :func:`count`.
 
     Args:
       mask: tree of bool arrays.
@@ -95,8 +108,5 @@ def density(mask: PyTree, where: Where | None = None) -> float:
     Returns:
       A number in [0, 1]; 1 where nothing is counted.
     """
-    leaves = trees.by_path(mask)
-    counted = set(leaves if where is None else choose(mask, where)) - set(pairs(leaves).values())
-    counts = [count for path, count in summary(mask).items() if path in counted]
-    total = sum(n for _, n in counts)
-    return sum(kept for kept, _ in counts) / total if total else 1.0
+    kept, total = count(mask, where)
+    return kept / total if total else 1.0

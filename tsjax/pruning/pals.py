@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from tsjax import trees
 from tsjax.pruning import masks, scores
 from tsjax.pruning.choice import Where, kernels
-from tsjax.pruning.dynamic import SparseState, drop_and_grow
+from tsjax.pruning.dynamic import SparseState, drop_and_grow, hashable, whole
 from tsjax.pruning.schedules import Schedule, Step, cosine, periodic, schedule
 
 PyTree = Any
@@ -46,26 +46,32 @@ class PALS:
       tolerance: the paper's lambda, 1.05 to 1.2.
       factor: the paper's gamma, 1.05 to 1.2.
       every: steps between changes.
-      begin: first step that may change the mask.
-      end: last such step; two thirds of training in the authors' code.
+      begin: where the steps that change the mask begin; from 0 on these are the multiples of
+        ``every``.
+      end: after this step the mask stays; two thirds of training in the authors' code.
       least: sparsity below which it always shrinks.
       most: sparsity from which on it never shrinks.
       where: which leaves are pruned; the authors' code takes all of rank >= 2.
     """
 
+    reads_loss: ClassVar[bool] = True
+
     rate: Schedule
     tolerance: float = 1.1
     factor: float = 1.1
     every: Step = 20
-    begin: Step = 1
+    begin: Step = 0
     end: Step = 2**31 - 1
     least: float = 0.2
     most: float = 0.9
     where: Where = kernels
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", hashable(self.where))
+
     def init(self, params: PyTree, key: Array) -> SparseState:
         """Dense, with no best loss yet."""
-        memory = {"best": jnp.asarray(jnp.inf), "best_sparsity": jnp.zeros(())}
+        memory = {"best": jnp.float32(jnp.inf), "best_sparsity": jnp.float32(0)}
         return SparseState(masks.ones(params), jnp.zeros((), jnp.int32), key, memory)
 
     def held(self, mask: PyTree) -> PyTree:
@@ -76,14 +82,24 @@ class PALS:
         """Whether the mask changes after this step, and the loss is needed: bool []."""
         return periodic(step, every=self.every, begin=self.begin, end=self.end)
 
+    def settled(self, step: Step) -> Array:
+        """Always: no count of weights is aimed at."""
+        return jnp.ones(jnp.shape(step), bool)
+
     def update(
-        self, params: PyTree, sparse: SparseState, grads: PyTree, loss: Array | None = None
+        self,
+        params: PyTree,
+        sparse: SparseState,
+        grads: PyTree,
+        loss: Array | None = None,
+        before: PyTree | None = None,
     ) -> tuple[PyTree, SparseState]:
         """Exchanges weights if the step is due; see :class:`tsjax.pruning.dynamic.Algorithm`.
 
         Raises:
           ValueError: without the loss.
         """
+        del before
         if loss is None:
             raise ValueError("PALS needs the validation loss: update(params, sparse, grads, loss)")
         step = sparse.step + 1
@@ -92,16 +108,16 @@ class PALS:
         def new(carried: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             mask, memory = carried
             sparsity = _sparsity(mask)
-            good = current <= self.tolerance * memory["best"]
-            shrink = (sparsity < self.least) | (good & (sparsity < self.most))
-            expand = ~shrink & ~good & (sparsity > memory["best_sparsity"])
+            bound = self.tolerance * memory["best"]
+            shrink = (sparsity < self.least) | ((current <= bound) & (sparsity < self.most))
+            expand = ~shrink & (current > bound) & (sparsity > memory["best_sparsity"])
             rate = self.rate(step)
 
             def counts(kept: Array) -> tuple[Array, Array]:
                 more = jnp.where(shrink, self.factor, 1.0)
-                dropped = jnp.minimum(jnp.ceil(rate * more * kept), kept)
-                scale = jnp.where(shrink, 1 / self.factor, jnp.where(expand, self.factor, 1.0))
-                return dropped.astype(kept.dtype), jnp.floor(dropped * scale).astype(kept.dtype)
+                drop = jnp.minimum(whole(rate * more * kept, jnp.ceil), kept)
+                grow = drop * jnp.where(expand, self.factor, 1.0) / more
+                return drop, whole(grow, jnp.floor)
 
             low, high = scores.magnitude(params), scores.magnitude(grads)
             better = current < memory["best"]

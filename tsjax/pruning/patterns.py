@@ -150,6 +150,8 @@ def unrow(kept: Array, shape: tuple[int, ...], pattern: Within) -> Array:
 
 def block_scores(scores: Array, block: tuple[int, ...], reduce: str) -> tuple[Array, np.ndarray]:
     """One score per block, and the number of weights in each."""
+    # Sums of many float16 overflow, and means in bfloat16 tie.
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     fill = 0 if reduce == "mean" else -jnp.inf
     widths = [(0, -n % b) for n, b in zip(scores.shape, block, strict=True)]
     split = _split(tuple(n + w for n, (_, w) in zip(scores.shape, widths, strict=True)), block)
@@ -181,6 +183,8 @@ def largest_unit(unit: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 def problem(pattern: Any, shape: tuple[int, ...]) -> str | None:
     """Why a pattern does not fit a leaf of this shape, if it does not."""
+    if not isinstance(pattern, Pattern | None):
+        return f"{pattern!r} is no pattern: use NofM, Blocks, Slices or Within"
     try:
         if isinstance(pattern, NofM):
             axis_of(pattern.axis, shape)
@@ -195,7 +199,10 @@ def problem(pattern: Any, shape: tuple[int, ...]) -> str | None:
 
 def _axes(pattern: Within, shape: tuple[int, ...]) -> tuple[int, ...]:
     given = (pattern.axes,) if isinstance(pattern.axes, int) else pattern.axes
-    return tuple(axis_of(axis, shape) for axis in given)
+    axes = tuple(axis_of(axis, shape) for axis in given)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axes {given} name an axis twice in the shape {shape}")
+    return axes
 
 
 def _split(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from jax import Array
 
 
 @jax.jit
-def keep_largest(scores: Sequence[Array], k: Array) -> list[Array]:
+def keep_largest(scores: Sequence[Array], k: int | Array) -> list[Array]:
     """Masks that keep the ``k`` largest of all scores, ties by position.
 
     IEEE floats are ordered like unsigned integers once the bits of negative ones are flipped, so
@@ -34,17 +34,52 @@ def keep_largest(scores: Sequence[Array], k: Array) -> list[Array]:
 
     threshold = jax.lax.fori_loop(0, bits, set_bit, jnp.zeros((), integer))
     above = sum((jnp.sum(key > threshold, dtype=k.dtype) for key in keys), jnp.zeros_like(k))
-    spare = k - above
-    masks = []
-    for key in keys:
-        tied = (key == threshold).ravel()
-        first = tied & (jnp.cumsum(tied, dtype=k.dtype) <= spare)
-        masks.append((key > threshold) | first.reshape(key.shape))
-        spare = spare - jnp.sum(tied, dtype=k.dtype)
-    return masks
+    tied = [key == threshold for key in keys]
+    first = _first(tied, k - above)
+    return [(key > threshold) | same for key, same in zip(keys, first, strict=True)]
 
 
-def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: Array) -> list[Array]:
+def _first(masks: Sequence[Array], n: Array) -> list[Array]:
+    """The first ``n`` true places of all masks, which hold so many at least.
+
+    Where they end is searched for as a threshold is, bit by bit: a running count would need the
+    whole of a sharded array in one place.
+    """
+    sizes = [math.prod(mask.shape) for mask in masks]
+    bits = max(1, sum(sizes).bit_length())
+    offsets = np.cumsum([0, *sizes[:-1]])
+
+    def before(end: Array) -> list[Array]:
+        return [
+            mask & (_positions(mask.shape) < end - np.uint32(start)) & (end > start)
+            for mask, start in zip(masks, offsets.tolist(), strict=True)
+        ]
+
+    def count(found: Sequence[Array]) -> Array:
+        return sum((jnp.sum(mask, dtype=n.dtype) for mask in found), jnp.zeros_like(n))
+
+    def set_bit(i: Array, end: Array) -> Array:
+        bit = jnp.uint32(1) << (bits - 1 - i).astype(jnp.uint32)
+        return jnp.where(count(before(end | bit)) <= n, end | bit, end)
+
+    def search() -> Array:
+        return jax.lax.fori_loop(0, bits, set_bit, jnp.uint32(0))
+
+    # Without ties, which is the rule, nothing is left to decide.
+    end = jax.lax.cond(count(masks) == n, lambda: jnp.uint32(2**32 - 1), search)
+    return before(end)
+
+
+def _positions(shape: tuple[int, ...]) -> Array:
+    """Row-major positions, uint32."""
+    found = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]))
+        found = found + stride * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return found
+
+
+def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: int | Array) -> list[Array]:
     """Masks that keep whole units, the largest scores first, until about ``k`` weights are kept.
 
     Of all such prefixes the one whose weight count is nearest to ``k`` is taken (the shorter of two
@@ -55,7 +90,7 @@ def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: Array) -
       sizes: weights in each unit, of the same shapes.
       k: how many weights to keep.
     """
-    flat = jnp.concatenate([jnp.where(s == 0, 0, s).ravel() for s in scores])
+    flat = jnp.concatenate([s.ravel() for s in scores])
     weights = jnp.asarray(np.concatenate([np.ravel(s) for s in sizes]), jnp.int32)
     order = jnp.argsort(flat, descending=True, stable=True)
     kept = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(weights[order])])
@@ -66,9 +101,10 @@ def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: Array) -
     return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
 
 
+@jax.jit
 def keep_in_groups(scores: Array, n: int | Array) -> Array:
     """Keeps the ``n`` largest scores along the last axis, ties by position."""
-    order = jnp.argsort(jnp.where(scores == 0, 0, scores), axis=-1, descending=True, stable=True)
+    order = jnp.argsort(scores, axis=-1, descending=True, stable=True)
     return jnp.argsort(order, axis=-1) < n
 
 
@@ -81,7 +117,9 @@ def _ordered(scores: Sequence[Array]) -> list[Array]:
     sign = jnp.ones((), integer) << (jnp.iinfo(integer).bits - 1)
     keys = []
     for score in scores:
-        # -0.0 has other bits than 0.0, to which it is equal.
-        bits = jnp.where(score == 0, 0, score).astype(dtype).view(integer)
+        bits = score.astype(dtype).view(integer)
+        # -0.0 has other bits than 0.0, to which it is equal. A comparison of floats would take the
+        # smallest for zeros too, on some devices.
+        bits = jnp.where(bits << 1, bits, 0)
         keys.append(jnp.where(bits & sign, ~bits, bits | sign))
     return keys

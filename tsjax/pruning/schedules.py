@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 Step = int | Array
-Schedule = Callable[[Array], Array]
+Schedule = Callable[[Step], Array]
 
 
 def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> tuple[float, ...]:
@@ -104,8 +104,7 @@ def cubic(
       initial: the first density ``d_0``.
       power: the exponent, 3 in the paper.
     """
-    t = jnp.asarray(step, jnp.float32)
-    left = jnp.clip((end - t) / jnp.maximum(end - begin, 1), 0, 1)
+    left = jnp.clip((end - jnp.asarray(step)) / jnp.maximum(end - begin, 1), 0, 1)
     return density + (initial - density) * jnp.power(left, power)
 
 
@@ -114,7 +113,7 @@ def cosine(step: Step, *, initial: float, end: Step, final: float = 0.0) -> Arra
 
     ``final + (initial - final) (1 + cos(pi t / end)) / 2``, held after ``end``.
     """
-    t = jnp.clip(jnp.asarray(step, jnp.float32) / end, 0, 1)
+    t = jnp.clip(jnp.asarray(step) / jnp.maximum(end, 1), 0, 1)
     return final + (initial - final) * 0.5 * (1 + jnp.cos(jnp.pi * t))
 
 

@@ -74,11 +74,13 @@ def snip(params: PyTree, grads: PyTree) -> PyTree:
     """
     scores = saliency(params, grads)
     leaves = trees.by_path(scores)
-    once = [leaf for path, leaf in leaves.items() if path not in pairs(leaves).values()]
+    again = set(pairs(leaves).values())
+    # Sums overflow, and shares underflow, in float16.
+    once = [_wide(leaf) for path, leaf in leaves.items() if path not in again]
     total = sum((jnp.sum(leaf) for leaf in once), start=jnp.zeros(()))
     # A network that nothing reaches has no sensitivity at all; its shares are then zero.
     safe = jnp.where(total > 0, total, 1)
-    return jax.tree.map(lambda score: (score / safe).astype(score.dtype), scores)
+    return jax.tree.map(lambda score: _wide(score) / safe, scores)
 
 
 def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
@@ -145,6 +147,10 @@ def _joined(tree: PyTree, join: Callable[[Array, Array], Array]) -> PyTree:
         for path in (real, imag)
     }
     return trees.map_with_path(lambda path, leaf: new.get(path, leaf), tree) if new else tree
+
+
+def _wide(leaf: Array) -> Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def _first(real: Array, imag: Array) -> Array:

@@ -1,6 +1,7 @@
 """Turns scores into a mask that keeps an exact number of weights."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ def select(
     scope: Scope = "global",
     where: Where = kernels,
     *,
-    pattern: Pattern | Mapping[str, Pattern] | None = None,
+    pattern: Pattern | Mapping[str, Pattern | None] | None = None,
 ) -> PyTree:
     """Keeps the highest scores among the leaves that ``where`` chooses.
 
@@ -54,7 +55,7 @@ def select(
         a function from path to group. Each group obtains the density. Not with a table.
       where: which leaves to prune, see :data:`tsjax.pruning.Where`; all others are kept whole.
       pattern: which weights are kept or pruned together, for all leaves or as a table
-        ``{glob: pattern}``; single weights by default.
+        ``{glob: pattern}``; None, the default, for single weights.
 
     Returns:
       A mask: a tree like ``scores`` of bool arrays.
@@ -67,29 +68,29 @@ def select(
     trees.check_arrays(scores)
     chosen = choose(scores, where)
     _check_scores(chosen)
-    partner = {real: imag for real, imag in pairs(chosen).items() if real in chosen}
+    partner = pairs(chosen)
     ranked = {
         path: jnp.maximum(score, chosen[partner[path]]) if path in partner else jnp.asarray(score)
         for path, score in chosen.items()
         if path not in partner.values()
     }
-    patterns_of = _patterns(pattern, ranked)
+    patterns_of = _patterns(pattern, ranked, partner.values())
     fixed = {path: p for path, p in patterns_of.items() if isinstance(p, NofM)}
     kept = {path: _n_of_m(ranked[path], p) for path, p in fixed.items()}
     rest = {path: score for path, score in ranked.items() if path not in fixed}
     if fixed and density is not None and not rest:
         raise ValueError("an N:M pattern fixes the density: leave density out")
-    for group, share in _groups(rest, density, scope, partner):
+    for group, share in _groups(rest, density, scope, partner.values()):
         kept |= _keep({path: rest[path] for path in group}, share, patterns_of)
     kept |= {imag: kept[real] for real, imag in partner.items()}
     return trees.map_with_path(lambda p, s: kept.get(p, jnp.ones(s.shape, bool)), scores)
 
 
-def kept_count(density: Density, n: int) -> Array:
-    """``n - round((1 - density) * n)``, the count of ``torch.nn.utils.prune``; int32."""
+def kept_count(density: Density, n: int) -> int | Array:
+    """``n - round((1 - density) * n)``, the count of ``torch.nn.utils.prune``."""
     if isinstance(density, jax.core.Tracer):
         return n - jnp.round((1 - density) * n).astype(jnp.int32)
-    return jnp.asarray(n - round((1 - float(density)) * n), jnp.int32)
+    return n - round((1 - float(density)) * n)
 
 
 def check_density(density: Density, name: str = "density") -> None:
@@ -113,19 +114,30 @@ def _keep(
     if not scores:
         return found
     k = kept_count(density, sum(score.size for score in scores.values()))
-    units = {path: patterns.unit_of(patterns_of[path], s.shape) for path, s in scores.items()}
-    if all(patterns.largest_unit(units[path], s.shape) == 1 for path, s in scores.items()):
-        masks = ranking.keep_largest(list(scores.values()), k)
-        return found | dict(zip(scores, masks, strict=True))
-    reduced = [
-        patterns.block_scores(score, units[path], getattr(patterns_of[path], "reduce", "mean"))
-        for path, score in scores.items()
+    leaves = list(scores.values())
+    units = tuple(patterns.unit_of(patterns_of[path], s.shape) for path, s in scores.items())
+    if all(patterns.largest_unit(u, s.shape) == 1 for u, s in zip(units, leaves, strict=True)):
+        masks = ranking.keep_largest(leaves, k)
+    else:
+        reduce = tuple(getattr(patterns_of[path], "reduce", "mean") for path in scores)
+        masks = _keep_blocks(leaves, k, units, reduce)
+    return found | dict(zip(scores, masks, strict=True))
+
+
+@functools.partial(jax.jit, static_argnames=("blocks", "reduce"))
+def _keep_blocks(
+    scores: Sequence[Array],
+    k: int | Array,
+    blocks: tuple[tuple[int, ...], ...],
+    reduce: tuple[str, ...],
+) -> list[Array]:
+    """Masks that keep whole blocks of ``k`` weights or so; each leaf has its block."""
+    worth, sizes = zip(*map(patterns.block_scores, scores, blocks, reduce), strict=True)
+    masks = ranking.keep_units(worth, sizes, k)
+    return [
+        patterns.expand(mask, score.shape, block)
+        for mask, score, block in zip(masks, scores, blocks, strict=True)
     ]
-    masks = ranking.keep_units([s for s, _ in reduced], [n for _, n in reduced], k)
-    return found | {
-        path: patterns.expand(mask, scores[path].shape, units[path])
-        for path, mask in zip(scores, masks, strict=True)
-    }
 
 
 def _within(score: Array, density: Density, pattern: Within) -> Array:
@@ -143,13 +155,13 @@ def _groups(
     ranked: Mapping[str, Any],
     density: Density | Mapping[str, Density] | None,
     scope: Scope,
-    partner: Mapping[str, str],
+    followers: Collection[str],
 ) -> list[tuple[list[str], Density]]:
     """Paths that are ranked together, and the share of each such group."""
     if not ranked:
         if density is not None and not isinstance(density, Mapping):
             check_density(density)
-        _group_of(scope, ranked)
+        _group_of(scope, ranked, followers)
         return []
     if density is None:
         raise ValueError("density is missing: give the share to keep, in (0, 1]")
@@ -161,22 +173,22 @@ def _groups(
             if not isinstance(share, jax.core.Tracer) and not 0 <= float(share) <= 1:
                 raise ValueError(f"the density of {glob!r} must be in [0, 1], got {share}")
         table = {glob: (glob, share) for glob, share in density.items()}
-        # A table made leaf by leaf also has the imaginary parts, which follow the real ones.
-        table = {glob: entry for glob, entry in table.items() if glob not in partner.values()}
-        entries = look_up(table, ranked, "density")
+        entries = look_up(table, ranked, "density", followers)
         groups: dict[Hashable, list[str]] = {}
         for path, (glob, _) in entries.items():
             groups.setdefault(glob, []).append(path)
         return [(paths, density[glob]) for glob, paths in groups.items()]  # type: ignore[index]
     check_density(density)
-    group_of = _group_of(scope, ranked)
+    group_of = _group_of(scope, ranked, followers)
     groups = {}
     for path in ranked:
         groups.setdefault(group_of(path), []).append(path)
     return [(paths, density) for paths in groups.values()]
 
 
-def _group_of(scope: Scope, ranked: Mapping[str, Any]) -> Callable[[str], Hashable]:
+def _group_of(
+    scope: Scope, ranked: Mapping[str, Any], followers: Collection[str]
+) -> Callable[[str], Hashable]:
     if isinstance(scope, str):
         if scope not in SCOPES:
             raise ValueError(
@@ -186,16 +198,17 @@ def _group_of(scope: Scope, ranked: Mapping[str, Any]) -> Callable[[str], Hashab
         return {"global": lambda _: None, "leaf": lambda path: path}[scope]
     if callable(scope):
         return scope
-    table = look_up({glob: glob for glob in scope}, ranked, "scope") if ranked else {}
+    table = look_up({glob: glob for glob in scope}, ranked, "scope", followers) if ranked else {}
     return table.__getitem__
 
 
 def _patterns(
-    pattern: Pattern | Mapping[str, Pattern] | None, ranked: Mapping[str, Any]
+    pattern: Pattern | Mapping[str, Pattern | None] | None,
+    ranked: Mapping[str, Any],
+    followers: Collection[str],
 ) -> dict[str, Pattern | None]:
-    found: dict[str, Pattern | None] = dict.fromkeys(ranked)
     if isinstance(pattern, Mapping):
-        found |= look_up(pattern, ranked, "pattern")
+        found = look_up(pattern, ranked, "pattern", followers) if ranked else {}
     else:
         found = dict.fromkeys(ranked, pattern)
     problems = [

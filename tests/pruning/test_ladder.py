@@ -1,26 +1,11 @@
-"""Scores of single weights, and the ladder of densities."""
+"""The ladder of densities."""
 
 import itertools
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tsjax import pruning
-
-
-def test_magnitude_is_the_absolute_value():
-    params = {"a": jnp.asarray([-2.0, 0.0, 3.0]), "b": [jnp.asarray(-1.5, jnp.bfloat16)]}
-    scores = pruning.magnitude(params)
-    assert scores["a"].tolist() == [2, 0, 3]
-    assert scores["b"][0] == 1.5
-    assert scores["b"][0].dtype == jnp.bfloat16
-
-
-def test_magnitude_of_a_complex_weight_is_its_modulus():
-    score = pruning.magnitude([jnp.asarray([3 - 4j, -1j])])[0]
-    assert score.dtype == jnp.float32
-    np.testing.assert_allclose(score, [5, 1], rtol=1e-6)
 
 
 def test_the_ladder_is_geometric():

@@ -1,0 +1,246 @@
+"""Single updates of masks that change in training: by hand, their counts, and what is refused."""
+
+import dataclasses
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sparse_toy as toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsjax import pruning
+from tsjax.pruning.dynamic import drop_and_grow, whole
+
+KEY = jax.random.key(3)
+
+
+def constant(step, *, share):
+    return jnp.asarray(share)
+
+
+@jax.jit
+def one_update(algorithm, params, sparse, grads, **more):
+    return algorithm.update(params, sparse, grads, **more)
+
+
+def hand_case():
+    """Five of ten weights are kept; the empty leaf and the scalar are never chosen."""
+    rest = [np.float32(1), np.zeros((0, 2), np.float32)]
+    mask = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+    params = np.float32([[5, -1, 3, 0.5, -4], [0, 0, 0, 0, 0]])
+    grads = np.float32([[0, 9, 0, 0, 0], [1, -7, 3, -2, 8]])
+    tree = lambda leaf: jax.tree.map(jnp.asarray, {"kernel": leaf, "rest": rest})  # noqa: E731
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), rest)
+    sparse = pruning.SparseState({"kernel": jnp.asarray(mask), "rest": ones}, jnp.int32(0), KEY)
+    return tree(params), sparse, tree(grads)
+
+
+def test_rigl_by_hand():
+    params, sparse, grads = hand_case()
+    # Drops 0.5 and -1; the latter has the largest gradient and is grown at once.
+    new, sparse = pruning.rigl(0.5, end=2**30, drop=0.4, every=1).update(params, sparse, grads)
+    assert sparse.mask["kernel"].astype(int).tolist() == [[1, 1, 1, 0, 1], [0, 0, 0, 0, 1]]
+    assert new["kernel"].tolist() == [[5, -1, 3, 0, -4], [0, 0, 0, 0, 0]]
+    assert sparse.step == 1
+    chex.assert_trees_all_equal(new["rest"], params["rest"])
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 0), (0.19, 0), (0.2, 1), (0.99, 4), (1.0, 5)])
+def test_the_share_to_drop_is_rounded_down(share, n):
+    params, sparse, grads = hand_case()
+    grads = jax.tree.map(jnp.zeros_like, grads) | {"kernel": jnp.zeros((2, 5)).at[1].set(1)}
+    algorithm = pruning.Regrow(0.5, pruning.schedule(constant, share=share), every=1)
+    mask = np.asarray(one_update(algorithm, params, sparse, grads)[1].mask["kernel"])
+    assert mask.sum(1).tolist() == [5 - n, n]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_pushes_no_survivor_out(bad):
+    params, sparse, grads = hand_case()
+    grads["kernel"] = grads["kernel"].at[1, :4].set(bad)
+    algorithm = pruning.Regrow(0.5, pruning.schedule(constant, share=0.4), every=1)
+    mask = one_update(algorithm, params, sparse, grads)[1].mask["kernel"].astype(int)
+    assert mask.sum() == 5
+    assert mask[0, [0, 2, 4]].tolist() == [1, 1, 1]
+    # NaN grows last, infinity first.
+    assert mask[1].tolist() == ([0, 0, 0, 0, 1] if np.isnan(bad) else [1, 1, 0, 0, 0])
+
+
+@functools.cache
+def jitted_exchange():
+    def exchange(mask, low, high, drop, grow):
+        return drop_and_grow(mask, low, high, lambda kept: (drop, grow), lambda *_: True)
+
+    return jax.jit(exchange)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**20), st.integers(0, 24), st.integers(0, 24), st.integers(2, 9))
+def test_drop_and_grow_is_a_stable_sort(seed, drop, grow, levels):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((4, 5)) < rng.random()
+    low, high = rng.integers(0, levels, (2, 4, 5)).astype(np.float32)
+    drop = min(drop, int(mask.sum()))
+    (got,) = jitted_exchange()([mask], [low], [high], drop, grow)
+    np.testing.assert_array_equal(got, toy.exchange(mask, low, high, drop, grow))
+
+
+def test_set_grows_anywhere_with_equal_chance():
+    params = {"kernel": jnp.arange(1.0, 49).reshape(6, 8)}
+    mask = {"kernel": jnp.arange(48).reshape(6, 8) >= 24}
+    params = pruning.apply(params, mask)
+    algorithm = pruning.sparse_evolution(0.5, drop=0.25, every=1)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0,))
+    def grow(key):
+        sparse = pruning.SparseState(mask, jnp.int32(0), key)
+        return algorithm.update(params, sparse, params)[1].mask["kernel"].ravel()
+
+    masks = np.asarray(grow(jax.random.split(KEY, 4000)))
+    assert np.all(masks.sum(1) == 24)
+    # The 18 largest survive; 6 of the other 30 are grown, each in a fifth of all draws.
+    assert np.all(masks[:, 30:])
+    chances = masks[:, :30].mean(0)
+    assert np.all(np.abs(chances - 0.2) < 5 * np.sqrt(0.2 * 0.8 / 4000))
+    assert len(np.unique(masks, axis=0)) > 3900
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pruning.sparse_evolution(0.5, drop=1.0, every=1),
+        pruning.Prune(
+            pruning.schedule(pruning.one_shot, density=0.5), score="random", straight_through=True
+        ),
+    ],
+    ids=["SET", "random"],
+)
+def test_each_step_draws_anew(algorithm):
+    params, sparse, grads = hand_case()
+    drawn = []
+    for step in range(4):
+        state = dataclasses.replace(sparse, step=jnp.int32(step))
+        drawn.append(np.asarray(one_update(algorithm, params, state, grads)[1].mask["kernel"]))
+    assert len({mask.tobytes() for mask in drawn}) == 4
+
+
+def movement(**more):
+    return pruning.gradual(0.2, begin=2, end=15, score="movement", **more)
+
+
+def test_movement_gathers_at_the_weights_of_the_gradients():
+    params, grads = {"kernel": jnp.asarray([[1.0, -2.0]])}, {"kernel": jnp.asarray([[0.5, 3.0]])}
+    algorithm = movement(straight_through=True)
+    sparse = algorithm.init(params, KEY)
+    for n in (1, 2):
+        _, sparse = one_update(
+            algorithm, {"kernel": jnp.ones((1, 2))}, sparse, grads, before=params
+        )
+        assert sparse.memory["kernel"].tolist() == [[-0.5 * n, 6.0 * n]]
+
+
+def test_movement_in_bfloat16_gathers_in_float32():
+    """In bfloat16, 256 and 1 are 256."""
+    sparse = movement().init({"kernel": jnp.ones((1, 2), jnp.bfloat16)}, KEY)
+    for w in (16, 1):
+        params = {"kernel": jnp.full((1, 2), w, jnp.bfloat16)}
+        grads = jax.tree.map(jnp.negative, params)
+        new, sparse = one_update(movement(), params, sparse, grads, before=params)
+    assert sparse.memory["kernel"].tolist() == [[257, 257]]
+    assert new["kernel"].dtype == jnp.bfloat16
+
+
+def stairs(step, *, densities):
+    return densities[step - 1]
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_where_the_density_rises(on):
+    rising = pruning.schedule(stairs, densities=jnp.asarray([0.3, 0.7, 0.2]))
+    algorithm = pruning.Prune(rising, begin=1, straight_through=on)
+    params = {"kernel": jnp.arange(1.0, 11).reshape(2, 5)}
+    sparse, kept = algorithm.init(params, KEY), []
+    for _ in range(3):
+        params, sparse = one_update(algorithm, params, sparse, params)
+        kept.append(int(sparse.mask["kernel"].sum()))
+    assert kept == ([3, 7, 2] if on else [3, 3, 2])
+
+
+def test_blocks_are_pruned_whole_and_stay_pruned():
+    blocks = functools.partial(pruning.select, pattern=pruning.Blocks((2, 2)))
+    algorithm = pruning.gradual(0.25, begin=0, end=4, every=1, select=blocks)
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(4, 8)))}
+    sparse, masks = algorithm.init(params, KEY), []
+    for _ in range(4):
+        params, sparse = one_update(algorithm, params, sparse, params)
+        # What was pruned tries to come back.
+        params = jax.tree.map(lambda w: jnp.where(w == 0, 10.0, w), params)
+        masks.append(np.asarray(sparse.mask["kernel"]))
+    for old, new in itertools.pairwise(masks):
+        assert np.all(old | ~new)
+    tiles = new.reshape(2, 2, 4, 2).transpose(0, 2, 1, 3).reshape(8, 4)
+    assert sorted(tiles.sum(1).tolist()) == [0] * 6 + [4] * 2
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounding", [jnp.floor, jnp.ceil])
+def test_shares_that_are_whole_counts(rounding):
+    """Up to four million weights, as in integers; float32 alone misses some."""
+    rng = np.random.default_rng(0)
+    kept = np.concatenate([np.arange(1, 2001), 100 * rng.integers(1, 40_000, 1000)])
+    percent = np.arange(1, 101)
+    share = jnp.asarray(percent / 100, jnp.float32)
+    products = share[:, None] * jnp.asarray(kept, jnp.int32)[None]
+    exact = percent[:, None] * kept
+    exact = exact // 100 if rounding is jnp.floor else -(-exact // 100)
+    np.testing.assert_array_equal(whole(products, rounding), exact)
+    assert np.any(rounding(products) != exact)
+
+
+def test_a_large_leaf_drops_the_exact_count():
+    """0.13 of 900 weights are 117; in float32 they are 116.99999."""
+    keep = np.arange(1800).reshape(40, 45) < 900
+    sparse = pruning.SparseState({"kernel": jnp.asarray(keep)}, jnp.int32(0), KEY)
+    algorithm = pruning.Regrow(0.5, pruning.schedule(constant, share=0.13), every=1)
+    params, grads = {"kernel": jnp.asarray(keep, jnp.float32)}, {"kernel": jnp.float32(~keep)}
+    mask = np.asarray(one_update(algorithm, params, sparse, grads)[1].mask["kernel"])
+    assert (mask & ~keep).sum() == 117
+    assert mask.sum() == 900
+
+
+# -- what is accepted and refused ------------------------------------------------------------------
+
+
+def test_a_list_of_choices_is_no_obstacle_to_jit():
+    choices = [pruning.kernels, pruning.complex_pairs]
+    for algorithm in (pruning.rigl(0.4, end=9, where=choices), pruning.pals(9, where=choices)):
+        assert algorithm.where == tuple(choices)
+        assert not jax.jit(lambda algorithm: algorithm.due(5))(algorithm)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"score is 'magnitud' \(did you mean 'magnitude'"):
+        pruning.gradual(0.5, begin=0, end=9, score="magnitud")
+    with pytest.raises(ValueError, match=r"grow is 'gradients' \(did you mean 'gradient'.*random"):
+        pruning.Regrow(0.5, pruning.schedule(constant, share=0.1), grow="gradients")
+
+
+def test_movement_without_the_weights_before_is_refused():
+    params, sparse, grads = hand_case()
+    with pytest.raises(ValueError, match=r"movement pruning needs the weights .* before=params"):
+        movement().update(params, sparse, grads)
+
+
+@pytest.mark.parametrize("density", [0.0, 1.5])
+def test_a_density_that_cannot_be_is_refused(density):
+    params = jax.tree.map(jnp.asarray, toy.make_params())
+    with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
+        pruning.rigl(density, end=9).init(params, KEY)

@@ -1,0 +1,238 @@
+"""Masks in one bit a weight, and params as their kept values: the forms for storage.
+
+Bits are in row-major order, the first in the highest bit of the first byte, as ``numpy.packbits``
+has them; what is left of the last byte is zero.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsjax import trees
+from tsjax.pruning import masks
+
+PyTree = Any
+
+PARTS = ("values", "mask")
+"""What :func:`compress` may store of a leaf."""
+
+
+def pack(mask: PyTree) -> PyTree:
+    """Packs a mask for storage, eight weights to a byte; also inside a jitted function.
+
+    Args:
+      mask: tree of bool arrays.
+
+    Returns:
+      A tree like ``mask`` of uint8 arrays ``[ceil(n / 8)]`` for leaves of ``n`` weights.
+
+    Raises:
+      ValueError: if leaves are not bool, naming them.
+    """
+    masks.check(mask, mask)
+    return jax.tree.map(lambda leaf: jnp.packbits(jnp.ravel(leaf)), mask)
+
+
+def unpack(packed: PyTree, like: PyTree) -> PyTree:
+    """The mask that :func:`pack` packed; also inside a jitted function.
+
+    Args:
+      packed: tree of uint8 arrays. Bits beyond a leaf's last weight are not read.
+      like: the params or the mask, or their shapes (``ShapeDtypeStruct``).
+
+    Returns:
+      A tree like ``like`` of bool arrays of its shapes.
+
+    Raises:
+      ValueError: if ``packed`` is not of the size that ``like`` asks for, listing every leaf that
+        is not, or if it is not uint8.
+    """
+    trees.check_same_structure(
+        packed,
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((_bytes(leaf.size),), np.uint8), like),
+        name="packed",
+        like_name="a packed mask of these shapes",
+    )
+    if other := [f"{p} ({b.dtype})" for p, b in trees.by_path(packed).items() if b.dtype != "u1"]:
+        raise ValueError(f"a packed mask's leaves must be uint8: {', '.join(other)}")
+    return jax.tree.map(
+        lambda bits, leaf: jnp.unpackbits(bits, count=leaf.size).astype(bool).reshape(leaf.shape),
+        packed,
+        like,
+    )
+
+
+def compress(params: PyTree, mask: PyTree) -> PyTree:
+    """The kept weights alone, with what is needed to put them back. Runs on the host.
+
+    What pruned weights hold is dropped, and a kept weight may be zero: the mask is stored, not
+    inferred. A complex number is one weight.
+
+    Args:
+      params: tree of arrays.
+      mask: tree of bool arrays with the structure and shapes of ``params``.
+
+    Returns:
+      A tree like ``params`` with a dict of numpy arrays for each leaf, which orbax saves as it is:
+
+      * all weights kept: ``values``, the leaf itself;
+      * some kept: ``values`` ``[kept]`` in row-major order, and ``mask``, packed as by
+        :func:`pack`;
+      * none kept: ``mask`` alone, all zero;
+      * a leaf without weights: nothing.
+
+    Raises:
+      ValueError: if ``mask`` is no mask of ``params``, listing every leaf at fault.
+    """
+    masks.check(mask, params)
+    return jax.tree.map(_compress, *jax.device_get((params, mask)))
+
+
+def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
+    """The params and the mask that :func:`compress` was given, pruned weights zero.
+
+    Args:
+      compressed: as :func:`compress` returns it.
+      like: tree of arrays or ``ShapeDtypeStruct`` with the structure, shapes and dtypes of the
+        params.
+
+    Returns:
+      Params and mask, trees like ``like`` of numpy arrays. Kept weights come back bit by bit.
+
+    Raises:
+      ValueError: if the two do not belong together or contradict themselves, as where the mask
+        does not keep as many weights as there are values; every leaf at fault is listed.
+    """
+    problems: list[str] = []
+
+    def expand(path: str, leaf: Any, parts: Any) -> Any:
+        try:
+            return _expand(parts, tuple(leaf.shape), _native(leaf.dtype))
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+
+    try:
+        pairs = trees.map_with_path(expand, like, compressed)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"compressed does not have the containers of like: {error}") from None
+    if problems:
+        raise ValueError("compressed does not fit like:\n  " + "\n  ".join(problems))
+    return (
+        jax.tree.map(lambda _, pair: pair[0], like, pairs),
+        jax.tree.map(lambda _, pair: pair[1], like, pairs),
+    )
+
+
+def describe(params: PyTree) -> dict[str, dict[str, Any]]:
+    """Maps each leaf's path to its ``dtype`` and ``shape``, in types that JSON has."""
+    return {
+        path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
+        for path, leaf in trees.by_path(params).items()
+    }
+
+
+def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The leaves by path that :func:`describe` described, for one that comes from a file.
+
+    Raises:
+      ValueError: if it is no such description, naming the paths at fault.
+    """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")
+    found, problems = {}, []
+    for path, leaf in description.items():
+        try:
+            found[path] = _described_leaf(leaf["dtype"], leaf["shape"])
+        except (KeyError, TypeError, ValueError):
+            problems.append(f"{path}: {str(leaf)[:80]} is no dtype and shape of an array")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
+
+
+def check_fits(stored: Mapping[str, Any], like: PyTree, *, name: str) -> None:
+    """Checks that stored leaves (by path) have the paths, shapes and dtypes of ``like``.
+
+    Raises:
+      ValueError: listing every leaf that does not; ``name`` says what is stored.
+    """
+    want = trees.by_path(like)
+    trees.check_same_structure(dict(stored), want, name=name, like_name="the tree expected")
+    if other := [
+        f"{path}: {stored[path].dtype} stored, {leaf.dtype} expected"
+        for path, leaf in want.items()
+        if stored[path].dtype != _native(leaf.dtype)
+    ]:
+        raise ValueError(f"{name} has other dtypes:\n  " + "\n  ".join(other))
+
+
+def _described_leaf(name: str, shape: list[int]) -> jax.ShapeDtypeStruct:
+    dtype = jnp.dtype(name)
+    number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    dims = len(shape) <= 32 and all(type(d) is int and d >= 0 for d in shape)
+    # Even an array without elements must not have dimensions that no memory could hold.
+    if not (number and dims and math.prod(max(d, 1) for d in shape) * dtype.itemsize < 2**63):
+        raise ValueError
+    if dtype.name != name:  # numpy has other names for it too, and takes None for float64.
+        raise ValueError
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)
+
+
+def _compress(leaf: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
+    if not leaf.size:
+        return {}  # Orbax stores no array without elements.
+    leaf = np.asarray(leaf, _native(leaf.dtype), order="C")
+    values = leaf[keep]
+    if values.size == leaf.size:
+        return {"values": leaf}
+    packed = {"mask": np.packbits(np.ravel(keep))}
+    return {"values": values} | packed if values.size else packed
+
+
+def _expand(parts: Any, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """One leaf and its mask, or ValueError that says what is wrong with the parts."""
+    if not isinstance(parts, Mapping) or not parts.keys() <= set(PARTS):
+        raise ValueError(f"expected arrays {' and '.join(PARTS)}, got {str(parts)[:80]}")
+    n = math.prod(shape)
+    values, packed = (parts.get(part) for part in PARTS)
+    if values is not None and values.dtype != dtype:
+        raise ValueError(f"the values are {values.dtype}, expected {dtype}")
+    if packed is None:
+        if values is None:
+            if n:
+                raise ValueError(f"neither values nor a mask are stored for {n} weights")
+            values = np.empty(shape, dtype)
+        if values.shape != shape:
+            raise ValueError(f"the values have shape {values.shape}, expected {shape}")
+        return np.asarray(values), np.ones(shape, bool)
+    if packed.dtype != np.uint8 or packed.shape != (_bytes(n),):
+        raise ValueError(
+            f"the mask is {packed.dtype} {packed.shape}, expected uint8 ({_bytes(n)},) for "
+            f"{n} weights"
+        )
+    bits = np.unpackbits(np.asarray(packed)).view(bool)
+    if bits[n:].any():
+        raise ValueError(f"the mask has bits set beyond the last of {n} weights")
+    keep = bits[:n].reshape(shape)
+    kept = int(np.count_nonzero(keep))
+    values = np.empty(0, dtype) if values is None else values
+    if values.shape != (kept,):
+        raise ValueError(
+            f"the mask keeps {kept} of {n} weights, but the values have shape {values.shape}"
+        )
+    leaf = np.zeros(shape, dtype)
+    leaf[keep] = values
+    return leaf, keep
+
+
+def _bytes(n: int) -> int:
+    """Bytes that hold ``n`` bits."""
+    return -(-n // 8)
+
+
+def _native(dtype: Any) -> np.dtype:
+    return np.dtype(dtype).newbyteorder("=")
