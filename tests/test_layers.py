@@ -21,7 +21,10 @@ ALLOWED = {
     "costs": ({"trees", "wording"}, {"jax", "numpy"}),
     "models": ({"trees", "wording"}, {"jax", "numpy", "flax"}),
     "training": ({"pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
-    "interop": ({"models", "trees", "wording"}, {"jax", "numpy", "safetensors", "torch"}),
+    "interop": (
+        {"models", "pruning", "trees", "wording"},
+        {"jax", "numpy", "safetensors", "torch"},
+    ),
     "study": (
         {"costs", "data", "interop", "models", "pruning", "training", "trees", "wording"},
         {"jax", "numpy"},

@@ -1,7 +1,18 @@
-"""Weights to and from the names that PyTorch checkpoints use, and the files they come in."""
+"""Weights to and from PyTorch's names and files, and pruned params in files of their own."""
 
 from tsjax.interop.files import read_weights, write_weights
+from tsjax.interop.sparse import FileSizes, file_sizes, read_sparse, write_sparse
 from tsjax.interop.torch_modes import drawn_modes
 from tsjax.interop.torch_weights import from_torch, to_torch
 
-__all__ = ["drawn_modes", "from_torch", "read_weights", "to_torch", "write_weights"]
+__all__ = [
+    "FileSizes",
+    "drawn_modes",
+    "file_sizes",
+    "from_torch",
+    "read_sparse",
+    "read_weights",
+    "to_torch",
+    "write_sparse",
+    "write_weights",
+]

@@ -49,7 +49,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         holds more than tensors (nothing of it is run), or is not a mapping of names to arrays.
     """
     path = Path(path)
-    _check_exists(path)
+    check_exists(path)
     form = _form(path)
     _check_not_empty(path, form)
     try:
@@ -91,12 +91,21 @@ def write_weights(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -
     form = _form(path)
     given = {name: _asarray(value) for name, value in state_dict.items()}
     arrays = _checked(f"state_dict, for {path},", given, _DTYPES - form.lacks)
+    write_whole(path, lambda file: form.write(file, arrays))
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file whole or not at all, replacing one that is there.
+
+    Raises:
+      FileNotFoundError: if the folder is missing.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder: create it to write {path.name}")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            form.write(file, arrays)
+            write(file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -216,7 +225,8 @@ def _form(path: Path) -> _Format:
     return _FORMATS[suffix]
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Raises FileNotFoundError, with the nearest names there are, if nothing is at ``path``."""
     if not path.exists():
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         hint = near(path.name, [other.name for other in beside])
