@@ -10,6 +10,7 @@ commands
   study     train, prune, fine-tune, count, time; ends with a report (the default)
   train     train a forecaster and test it
   prune     prune a trained forecaster (--checkpoint=RUN_FOLDER), or train one first
+  sparse    train a forecaster sparse from its first step, beside a dense one
   test      run the test suite; arguments go to pytest
   lint      check style and types
   setup     only set up
@@ -137,6 +138,7 @@ case $command in
   study) run_script study "$@" ;;
   train) run_script train "$@" ;;
   prune) run_script prune_unstructured "$@" ;;
+  sparse) run_script train_sparse "$@" ;;
   test)
     setup test
     cd "$root"

@@ -1,11 +1,12 @@
-"""Prunes a forecaster by global magnitude, one shot, and fine-tunes it at chosen densities.
+"""Prunes a forecaster in one shot, and fine-tunes it at chosen densities.
 
     ./launch.sh prune --checkpoint=RUN_FOLDER --densities=0.5,0.1 --finetune_densities=0.1
 
-Without ``--checkpoint`` it trains first. The claim under test (arXiv 2412.12883): about half of the
-weights can go without loss in most models, and fine-tuning with the mask held wins back much of
-what is lost below. Leaves ``pruning.json`` in the run folder, and the fine-tuned weights with their
-masks in ``finetuned-DENSITY/``.
+Without ``--checkpoint`` it trains first. Weights are ranked by global magnitude, or as
+``--criterion``, ``--scope`` and ``--block`` say. The claim under test (arXiv 2412.12883): about
+half of the weights can go without loss in most models, and fine-tuning with the mask held wins back
+much of what is lost below. Leaves ``pruning.json`` in the run folder, and the fine-tuned weights
+with their masks in ``finetuned-DENSITY/``.
 """
 
 import dataclasses
@@ -32,8 +33,9 @@ def run(settings: study.PruneSettings) -> Result:
     """
     task = study.set_up(settings)
     folder, trained = common.folder_and_model(task, settings)
-    ladder = study.ladder(task, trained, settings.densities)
-    tuned, warnings = study.fine_tune_all(task, trained, settings, folder)
+    pruner = study.pruner(task, trained, settings)
+    ladder = study.ladder(task, trained, pruner, settings.densities)
+    tuned, warnings = study.fine_tune_all(task, trained, pruner, folder)
     result = Result(
         **common.provenance(settings),
         dense=trained.error,

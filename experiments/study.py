@@ -25,14 +25,17 @@ def run(settings: study.StudySettings) -> records.Study:
     report.require()
     task = study.set_up(settings)
     folder, trained = common.folder_and_model(task, settings)
-    ladder = study.ladder(task, trained, settings.densities)
-    tuned, warnings = study.fine_tune_all(task, trained, settings, folder)
+    pruner = study.pruner(task, trained, settings)
+    ladder = study.ladder(task, trained, pruner, settings.densities)
+    tuned, warnings = study.fine_tune_all(task, trained, pruner, folder)
 
     pruned = [t for t in tuned if t.record.rung.kept < t.record.rung.prunable]
     masks = {t.record.rung.density: t.mask for t in pruned}
     if not masks:
         sparsest = min(ladder, key=lambda rung: rung.kept)
-        masks = {sparsest.density: study.magnitude_mask(trained.params, sparsest.asked)}
+        masks = {sparsest.density: pruner.mask(sparsest.asked)}
+    models = {t.record.rung.density: (t.params, t.mask) for t in pruned}
+    models = models or {density: (trained.params, mask) for density, mask in masks.items()}
     variants = {"dense": Variant(trained.params, trained.state, None)}
     for t in pruned:
         name = f"density {t.record.rung.density:.4g}, fine-tuned"
@@ -47,6 +50,7 @@ def run(settings: study.StudySettings) -> records.Study:
         ladder=ladder,
         finetuned=tuple(t.record for t in tuned),
         costs=study.forward_costs(task, trained, masks, settings.cost_batches),
+        sizes=study.file_sizes(models),
         forecasts=study.forecasts(task, variants),
         warnings=warnings,
         seconds=time.perf_counter() - began,

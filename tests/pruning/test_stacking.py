@@ -52,12 +52,24 @@ def test_random_keys_can_be_stacked():
     assert jax.random.bits(second["key"]) == jax.random.bits(keys[1]["key"])
 
 
-def test_another_lane_does_not_compile_again():
-    stacked = stacking.stack(MASKS)
-    stacking.lane(stacked, 0)
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.stages.Lowered, "compile", None)
-        chex.assert_trees_all_equal(stacking.lane(stacked, 4), MASKS[4])
+def test_another_lane_traces_nothing():
+    traced = []
+
+    def listen(event, duration, **details):
+        if event.endswith("jaxpr_trace_duration"):
+            traced.append(details.get("fun_name"))
+
+    # A length that no other test uses.
+    stacked = stacking.stack([{"kernel": jnp.full((2, 11), i > 2)} for i in range(4)])
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert not np.asarray(stacking.lane(stacked, 0)["kernel"]).any()
+        assert traced, "here at least the first call is traced"
+        traced.clear()
+        assert np.asarray(stacking.lane(stacked, 3)["kernel"]).all()
+        assert traced == []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_vmap_over_the_stack_is_a_loop_over_the_lanes():

@@ -12,6 +12,7 @@ from tsjax.study.records import (
     FineTuning,
     Forecast,
     Rung,
+    Size,
     Study,
     Training,
 )
@@ -139,6 +140,18 @@ def study(**changes) -> Study:
         ladder=tuple(ladder),
         finetuned=tuned,
         costs=tuple(costs),
+        sizes=tuple(
+            Size(
+                d,
+                42_162_000,
+                42_162_000,
+                round(42e6 * d + 1.31e6),
+                39_100_000,
+                round(4.4e7 * d),
+                round(4e7 * d),
+            )
+            for d in (0.32768, 0.107)
+        ),
         forecasts=tuple(
             forecast(channel, level, swing, phase + days, days)
             for channel, level, swing, phase in (("OT", 9.0, 4.0, 0.3), ("LULL", 0.7, 0.2, 4.0))

@@ -22,7 +22,7 @@ EXPECTED = {
     *(f"figures/{name}.{kind}" for name in figures.NAMES for kind in ("svg", "png")),
     *(
         f"tables/{name}.{kind}"
-        for name in ("ladder", "finetuned", "costs", "baselines", "training")
+        for name in ("ladder", "finetuned", "costs", "sizes", "baselines", "training")
         for kind in ("csv", "md")
     ),
 }
@@ -168,6 +168,9 @@ def test_other_csvs_are_the_records_in_full():
     errors = (study.dense, *study.baselines)
     for error, row in zip(errors, read(tables.baselines(study)).itertuples(), strict=True):
         assert (row.name, row.mse, row.mae) == (error.name, error.mse, error.mae)
+    for size, row in zip(study.sizes, read(tables.sizes(study)).itertuples(), strict=True):
+        assert (row.density, row.dense, row.sparse) == (size.density, size.dense, size.sparse)
+        assert row.sparse_relative == size.sparse / size.dense
     frame = read(tables.training(study))
     epochs = frame[frame["run"] == "dense"]
     assert epochs["val_mse"].tolist() == [e.val_mse for e in study.training.epochs]

@@ -184,6 +184,33 @@ def costs(study: Study) -> Table:
     )
 
 
+def sizes(study: Study) -> Table:
+    """Sizes of the models' files."""
+    kinds = ("dense", "masked", "sparse")
+    keys = tuple(kind + ending for ending in ("", "_gzip") for kind in kinds)
+    return Table(
+        name="sizes",
+        caption="The model's file, in bytes, and compressed by gzip",
+        origin=_origin(study),
+        keys=("density", *keys, "sparse_relative"),
+        records=tuple(
+            {key: getattr(size, key) for key in ("density", *keys)}
+            | {"sparse_relative": findings.relative(size.sparse, size.dense)}
+            for size in study.sizes
+        ),
+        columns=(
+            Column("density", "Density", formats.share),
+            Column("dense", "Dense", formats.si),
+            Column("masked", "Zeros written", formats.si),
+            Column("sparse", "Sparse", formats.si),
+            Column("sparse_relative", "Sparse / dense", formats.times),
+            Column("dense_gzip", "Dense, gzip", formats.si),
+            Column("masked_gzip", "Zeros, gzip", formats.si),
+            Column("sparse_gzip", "Sparse, gzip", formats.si),
+        ),
+    )
+
+
 def baselines(study: Study) -> Table:
     """The dense model beside the baselines."""
     return Table(
@@ -241,5 +268,5 @@ def training(study: Study) -> Table:
 
 def all_tables(study: Study) -> dict[str, Table]:
     """Every table by name, in the page's order."""
-    made = (ladder, finetuned, costs, baselines, training)
+    made = (ladder, finetuned, costs, sizes, baselines, training)
     return {table.name: table for table in (make(study) for make in made)}

@@ -1,25 +1,31 @@
 """The questions of the study as plain functions, and the records they return."""
 
+from tsjax.study.criteria import Pruner, pruner
 from tsjax.study.examples import Variant, forecasts
-from tsjax.study.expense import forward_costs
+from tsjax.study.expense import file_sizes, forward_costs
 from tsjax.study.records import write_json
 from tsjax.study.runs import Trained, restore, train
 from tsjax.study.settings import (
     PRESETS,
     SIZES,
     PruneSettings,
+    SparseSettings,
     StudySettings,
     TrainSettings,
     as_dict,
 )
+from tsjax.study.sparse import SparselyTrained, train_sparse
 from tsjax.study.task import Task, claim, describe, set_up
-from tsjax.study.unstructured import Tuned, fine_tune, fine_tune_all, ladder, magnitude_mask
+from tsjax.study.unstructured import Tuned, fine_tune, fine_tune_all, ladder
 from tsjax.study.versions import versions
 
 __all__ = [
     "PRESETS",
     "SIZES",
     "PruneSettings",
+    "Pruner",
+    "SparseSettings",
+    "SparselyTrained",
     "StudySettings",
     "Task",
     "TrainSettings",
@@ -29,15 +35,17 @@ __all__ = [
     "as_dict",
     "claim",
     "describe",
+    "file_sizes",
     "fine_tune",
     "fine_tune_all",
     "forecasts",
     "forward_costs",
     "ladder",
-    "magnitude_mask",
+    "pruner",
     "restore",
     "set_up",
     "train",
+    "train_sparse",
     "versions",
     "write_json",
 ]

@@ -1,5 +1,6 @@
-"""What does a forward pass cost, dense and masked?"""
+"""What does a forward pass cost, and how large is the model's file, dense and pruned?"""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax import costs, pruning, trees
+from tsjax import costs, interop, pruning, trees
 from tsjax.study import records
 from tsjax.study.runs import Trained
 from tsjax.study.task import Task
@@ -62,3 +63,15 @@ def forward_costs(
             )
             found.append(cost)
     return tuple(found)
+
+
+def file_sizes(models: Mapping[float, tuple[PyTree, PyTree]]) -> tuple[records.Size, ...]:
+    """Sizes of the files of pruned models.
+
+    Args:
+      models: weights and mask by density.
+    """
+    return tuple(
+        records.Size(density, **dataclasses.asdict(interop.file_sizes(params, mask)))
+        for density, (params, mask) in models.items()
+    )

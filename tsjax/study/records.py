@@ -80,6 +80,35 @@ class FineTuning:
 
 
 @dataclasses.dataclass(frozen=True)
+class SparseTraining:
+    """A model whose mask was found while it trained, and its test error.
+
+    Attributes:
+      method: how the mask was found.
+      kept: prunable weights kept.
+      prunable: weights that pruning may choose from.
+      nonzero: kept weights and all that is never pruned.
+      params: all parameters.
+      flops: of one window's forecast.
+      sparse_flops: of these, what a machine that skips zeros would do.
+      mse: test error.
+      mae: test error.
+      training: the run.
+    """
+
+    method: str
+    kept: int
+    prunable: int
+    nonzero: int
+    params: int
+    flops: int
+    sparse_flops: int
+    mse: float
+    mae: float
+    training: Training
+
+
+@dataclasses.dataclass(frozen=True)
 class Cost:
     """Cost of one forward pass.
 
@@ -111,6 +140,29 @@ class Cost:
     median_ms: float
     q1_ms: float
     q3_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes of a model's file in bytes, without and with gzip.
+
+    Attributes:
+      density: density over the prunable weights.
+      dense: all weights as trained.
+      masked: the same file, pruned weights written as zeros.
+      sparse: kept weights, and the mask in one bit a weight.
+      dense_gzip: compressed.
+      masked_gzip: compressed.
+      sparse_gzip: compressed.
+    """
+
+    density: float
+    dense: int
+    masked: int
+    sparse: int
+    dense_gzip: int
+    masked_gzip: int
+    sparse_gzip: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +214,7 @@ class Study:
       ladder: errors by density.
       finetuned: errors after fine-tuning, empty if none was asked.
       costs: cost of the forward pass, by variant and batch.
+      sizes: of the pruned models' files.
       forecasts: a few test windows.
       warnings: what went wrong without stopping the study, one sentence each.
       seconds: wall time of the whole.
@@ -177,6 +230,7 @@ class Study:
     ladder: tuple[Rung, ...]
     finetuned: tuple[FineTuning, ...]
     costs: tuple[Cost, ...]
+    sizes: tuple[Size, ...]
     forecasts: tuple[Forecast, ...]
     warnings: tuple[str, ...]
     seconds: float

@@ -1,17 +1,19 @@
 """Every setting of a study, its default and its meaning: the one source of the scripts' flags.
 
-``train`` needs the first class, ``prune_unstructured`` the second, ``study`` the third. Two names
-fill in several fields at once: ``preset`` says whose behaviour is followed, ``size`` how much is
-computed. A field that is given beats both.
+``train`` needs the first class, the other scripts one more each. Two names fill in several fields
+at once: ``preset`` says whose behaviour is followed, ``size`` how much is computed. A field that is
+given beats both.
 """
 
 import csv
 import dataclasses
 import io
 import json
+import math
 import shlex
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -39,6 +41,12 @@ the models themselves do differently is in the ``presets`` of their configuratio
 
 SIZES = ("small", "paper")
 """``small`` runs on a laptop in minutes; ``paper`` is the published study's size and schedule."""
+
+CRITERIA = ("magnitude", "random", "saliency", "fisher", "wanda")
+
+SCOPES = (*pruning.SCOPES, "erk")
+
+SPARSE_METHODS = ("pals", "gradual", "straight_through", "rigl", "set", "static")
 
 _TASK = ("model", "dataset", "pred_len")
 """Settings on which the published sizes depend."""
@@ -224,6 +232,13 @@ class PruneSettings(TrainSettings):
         "densities to fine-tune at; 1 is the control, the dense model trained on as long",
     )
     finetune_epochs: int = _setting(1, "fine-tuning epochs, at most")
+    criterion: str = _setting("magnitude", f"how weights are scored: {', '.join(CRITERIA)}")
+    scope: str = _setting(
+        "global", "what is ranked together: global, leaf, or erk (each leaf, small ones denser)"
+    )
+    block: tuple[int, ...] = _setting((), "prune whole blocks, e.g. 4,4; empty for single weights")
+    prune_complex: bool = _setting(False, "prune FEDformer's Fourier weights as well")
+    calibration_batches: int = _setting(8, "training batches from which weights are scored")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""
@@ -237,9 +252,40 @@ class PruneSettings(TrainSettings):
                 found.append(f"{name} holds a density twice")
         if not self.densities:
             found.append("densities must not be empty")
-        if self.finetune_epochs < 1:
-            found.append(f"finetune_epochs must be at least 1, got {self.finetune_epochs}")
-        return found
+        for name in ("finetune_epochs", "calibration_batches"):
+            if getattr(self, name) < 1:
+                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.block and min(self.block) < 1:
+            found.append(f"block must be sizes of at least 1, got {flag_text(self.block)}")
+        return found + _not_among(self, {"criterion": CRITERIA, "scope": SCOPES})
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseSettings(TrainSettings):
+    """Also how to find a mask while the model trains."""
+
+    script: ClassVar[str] = "sparse"
+
+    method: str = _setting("pals", f"how the mask is found: {', '.join(SPARSE_METHODS)}")
+    density: float = _setting(0.2, "share of the prunable weights to keep; pals finds its own")
+    mask_every: int = _setting(20, "steps between changes of the mask")
+    exchange_factor: float = _setting(1.1, "pals: how much shrinking and growing differ, gamma")
+    loss_tolerance: float = _setting(1.1, "pals: rise of the validation loss to allow, lambda")
+    loss_windows: int = _setting(512, "pals: validation windows for its loss; 0 for all")
+    prune_complex: bool = _setting(False, "prune FEDformer's Fourier weights as well")
+
+    def problems(self) -> list[str]:
+        """Says what is wrong with the values that data and model do not check themselves."""
+        found = TrainSettings.problems(self)
+        if not 0 < self.density <= 1:
+            found.append(f"density must be in (0, 1], got {self.density:g}")
+        for name, least in (("mask_every", 1), ("loss_windows", 0)):
+            if getattr(self, name) < least:
+                found.append(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("exchange_factor", "loss_tolerance"):
+            if not 1 <= getattr(self, name) < math.inf:
+                found.append(f"{name} must be at least 1, got {getattr(self, name):g}")
+        return found + _not_among(self, {"method": SPARSE_METHODS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +376,16 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _not_among(settings: TrainSettings, options: Mapping[str, tuple[str, ...]]) -> list[str]:
+    found = []
+    for name, names in options.items():
+        try:
+            one_of(name, getattr(settings, name), names)
+        except ValueError as error:
+            found.append(str(error))
+    return found
 
 
 def _wrong_types(settings: TrainSettings) -> list[str]:

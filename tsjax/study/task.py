@@ -15,7 +15,7 @@ from tsjax.training.steps import Forward
 
 PyTree = Any
 
-RESULTS = ("settings.json", "test.json", "pruning.json", "results.json")
+RESULTS = ("settings.json", "test.json", "pruning.json", "sparse.json", "results.json")
 """Files by which a folder is known to hold a run."""
 
 

@@ -1,17 +1,17 @@
-"""What does it cost to cut single weights? One-shot global magnitude pruning and fine-tuning."""
+"""What does it cost to cut single weights? One-shot pruning and fine-tuning."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tsjax import pruning, training, trees
+from tsjax import pruning, training
 from tsjax.study import records
+from tsjax.study.criteria import Pruner
 from tsjax.study.runs import Trained
-from tsjax.study.settings import PruneSettings
 from tsjax.study.task import Task
 
 PyTree = Any
@@ -27,24 +27,28 @@ class Tuned:
     record: records.FineTuning
 
 
-def magnitude_mask(params: PyTree, density: float) -> PyTree:
-    """The study's mask: global magnitude over the prunable kernels."""
-    return pruning.select(pruning.magnitude(params), density)
-
-
-def ladder(task: Task, trained: Trained, densities: Iterable[float]) -> tuple[records.Rung, ...]:
-    """Tests the trained model at each density, without fine-tuning."""
-    return tuple(_rung(task, trained, density)[0] for density in densities)
+def ladder(
+    task: Task, trained: Trained, pruner: Pruner, densities: Iterable[float]
+) -> tuple[records.Rung, ...]:
+    """Tests the trained model at all densities at once, without fine-tuning."""
+    masks = {density: pruner.mask(density) for density in densities}
+    return _rungs(task, trained, pruner, masks)
 
 
 def fine_tune(
-    task: Task, trained: Trained, density: float, epochs: int, checkpoint: Path | None = None
+    task: Task,
+    trained: Trained,
+    pruner: Pruner,
+    density: float,
+    epochs: int,
+    checkpoint: Path | None = None,
 ) -> Tuned:
     """Prunes the trained model, and trains it on with the mask held.
 
     Args:
       task: the task.
       trained: the dense model.
+      pruner: makes its mask.
       density: share of the prunable weights to keep.
       epochs: fine-tuning epochs, at most; the rest of the schedule is the training's.
       checkpoint: folder for the best epoch's weights and the mask.
@@ -52,21 +56,70 @@ def fine_tune(
     Raises:
       FloatingPointError: if the error is not finite in the first epoch.
     """
-    rung, mask = _rung(task, trained, density)
-    fitted = training.fit(
+    (tuned,) = _fine_tune(task, trained, pruner, {density: checkpoint}, epochs)
+    if isinstance(tuned, FloatingPointError):
+        raise tuned
+    return tuned
+
+
+def fine_tune_all(
+    task: Task, trained: Trained, pruner: Pruner, folder: Path
+) -> tuple[tuple[Tuned, ...], tuple[str, ...]]:
+    """Fine-tunes at all densities that the settings ask for, at once.
+
+    Args:
+      task: the task.
+      trained: the dense model.
+      pruner: makes the masks; its settings say densities and epochs.
+      folder: gets the weights.
+
+    Returns:
+      The fine-tuned models, and a warning for each that diverged instead.
+    """
+    settings = pruner.settings
+    checkpoints = {d: folder / f"finetuned-{d:.6g}" for d in settings.finetune_densities}
+    found = _fine_tune(task, trained, pruner, checkpoints, settings.finetune_epochs)
+    tuned = tuple(each for each in found if isinstance(each, Tuned))
+    return tuned, tuple(str(each) for each in found if isinstance(each, FloatingPointError))
+
+
+def _fine_tune(
+    task: Task,
+    trained: Trained,
+    pruner: Pruner,
+    checkpoints: Mapping[float, Path | None],
+    epochs: int,
+) -> list[Tuned | FloatingPointError]:
+    """Fine-tunes at the densities that ``checkpoints`` has folders for."""
+    masks = {density: pruner.mask(density) for density in checkpoints}
+    lanes = [
+        training.Lane(
+            trained.params,
+            trained.state,
+            mask,
+            checkpoint=checkpoints[density],
+            label=f"fine-tune at {density:.3g}",
+        )
+        for density, mask in masks.items()
+    ]
+    fits = training.fit_many(
         task.forward,
-        trained.params,
-        trained.state,
+        lanes,
         task.windows,
         task.starts("train"),
         task.starts("val"),
         dataclasses.replace(task.settings.fit_config(), epochs=epochs),
-        mask=mask,
-        checkpoint=checkpoint,
-        label=f"fine-tune at {density:.3g}",
     )
-    error = task.test(fitted.params, fitted.state, mask=mask)
-    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), fitted.params, mask)
+    rungs = _rungs(task, trained, pruner, masks)
+    return [
+        fitted if isinstance(fitted, FloatingPointError) else _tuned(task, rung, fitted)
+        for rung, fitted in zip(rungs, fits, strict=True)
+    ]
+
+
+def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
+    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
+    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), fitted.params, fitted.mask)
     record = records.FineTuning(
         rung,
         error.mse,
@@ -74,40 +127,42 @@ def fine_tune(
         sum(int(n) for n in jax.tree.leaves(revived)),
         records.Training(fitted.epochs, fitted.best_epoch, fitted.ended),
     )
-    return Tuned(fitted.params, fitted.state, mask, record)
+    return Tuned(fitted.params, fitted.state, fitted.mask, record)
 
 
-def fine_tune_all(
-    task: Task, trained: Trained, settings: PruneSettings, folder: Path
-) -> tuple[tuple[Tuned, ...], tuple[str, ...]]:
-    """Fine-tunes at each density that the settings ask for; ``folder`` gets the weights.
+def _rungs(
+    task: Task, trained: Trained, pruner: Pruner, masks: Mapping[float, PyTree]
+) -> tuple[records.Rung, ...]:
+    """The trained model's test errors under masks, by density asked."""
+    if not masks:
+        return ()
+    errors = training.evaluate_many(
+        task.forward,
+        trained.params,
+        trained.state,
+        task.windows,
+        task.starts("test"),
+        masks=pruning.stack(list(masks.values())),
+        batch_size=task.settings.batch_size,
+        drop_last=task.settings.drop_last_test,
+    )
+    return tuple(
+        _rung(density, mask, pruner.where, error)
+        for (density, mask), error in zip(masks.items(), errors, strict=True)
+    )
 
-    Returns:
-      The fine-tuned models, and a warning for each that diverged instead.
-    """
-    tuned, warnings = [], []
-    for density in settings.finetune_densities:
-        checkpoint = folder / f"finetuned-{density:.6g}"
-        try:
-            tuned.append(fine_tune(task, trained, density, settings.finetune_epochs, checkpoint))
-        except FloatingPointError as error:
-            warnings.append(str(error))
-    return tuple(tuned), tuple(warnings)
 
-
-def _rung(task: Task, trained: Trained, density: float) -> tuple[records.Rung, PyTree]:
-    mask = magnitude_mask(trained.params, density)
-    error = task.test(trained.params, trained.state, mask=mask)
-    counts = pruning.summary(mask)
-    leaves = trees.by_path(mask)
-    prunable = [path for path, leaf in leaves.items() if pruning.kernels(path, leaf)]
-    rung = records.Rung(
+def _rung(
+    density: float, mask: PyTree, where: pruning.Where, error: training.Metrics
+) -> records.Rung:
+    kept, prunable = pruning.count(mask, where)
+    counts = pruning.summary(mask).values()
+    return records.Rung(
         asked=density,
-        kept=sum(counts[path][0] for path in prunable),
-        prunable=sum(counts[path][1] for path in prunable),
-        nonzero=sum(kept for kept, _ in counts.values()),
-        params=sum(size for _, size in counts.values()),
+        kept=kept,
+        prunable=prunable,
+        nonzero=sum(kept for kept, _ in counts),
+        params=sum(size for _, size in counts),
         mse=error.mse,
         mae=error.mae,
     )
-    return rung, mask

@@ -1,8 +1,9 @@
 """The train and eval steps: pure, jitted, with the mask inside.
 
 ``forward(params, state, *inputs, key=None)`` is any pure function that returns ``(forecast, new
-state)``; with a key it runs in train mode. The mask is applied here, once, in front of it: pruned
-weights get a gradient of exactly zero, and new mask values never compile again.
+state)``; with a key it runs in train mode. The mask is applied here, once, in front of it, and held
+in the optimiser: pruned weights and their moments stay exactly zero, and new mask values never
+compile again. With an algorithm of :mod:`tsjax.pruning` the mask changes on the way.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ Forward = Callable[..., tuple[Array, PyTree]]
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "mask", "state", "opt_state", "key"],
+    data_fields=["step", "params", "mask", "state", "opt_state", "key", "memory"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +34,12 @@ class TrainState:
 
     Attributes:
       step: steps done, int32 [].
-      params: the weights. Pruned ones never change; `init_state` has set them to zero.
+      params: the weights. Pruned ones are zero, unless an algorithm lets them go on learning.
       mask: which weights are kept, a tree like ``params``.
       state: the model's other variables (buffers, statistics).
       opt_state: the optimiser's moments.
       key: random key of the run; each step folds its number into it.
+      memory: what the algorithm that changes the mask remembers.
     """
 
     step: Array
@@ -46,14 +48,35 @@ class TrainState:
     state: PyTree
     opt_state: optax.OptState
     key: Array
+    memory: PyTree = ()
 
 
 def init_state(
-    params: PyTree, state: PyTree, mask: PyTree, tx: optax.GradientTransformation, key: Array
+    params: PyTree,
+    state: PyTree,
+    mask: PyTree,
+    tx: optax.GradientTransformation,
+    key: Array,
+    memory: PyTree = (),
 ) -> TrainState:
-    """The state before the first step; weights that ``mask`` prunes are set to zero."""
+    """The state before the first step; weights that ``mask`` prunes are set to zero.
+
+    Args:
+      params: the weights.
+      state: the model's other variables.
+      mask: which weights are kept, an algorithm's first one where there is an algorithm.
+      tx: the optimiser.
+      key: random key.
+      memory: of the algorithm's first state.
+    """
     params = pruning.apply(params, mask)
-    return TrainState(jnp.zeros((), jnp.int32), params, mask, state, tx.init(params), key)
+    opt_state = pruning.keep_pruned(tx).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, mask, state, opt_state, key, memory)
+
+
+def algorithm_key(key: Array) -> Array:
+    """The random key of a run's algorithm, apart from those of its steps."""
+    return jax.random.split(key)[1]
 
 
 @functools.partial(jax.jit, static_argnames=("forward", "tx"))
@@ -61,6 +84,8 @@ def train_step(
     train: TrainState,
     windows: Windows,
     starts: Array,
+    algorithm: pruning.Algorithm | None = None,
+    val_mse: Array | None = None,
     *,
     forward: Forward,
     tx: optax.GradientTransformation,
@@ -71,6 +96,8 @@ def train_step(
       train: the state before the step.
       windows: the series.
       starts: first rows of the batch's windows, int32 [B].
+      algorithm: changes the mask after the step; by default it stays.
+      val_mse: validation error, for an algorithm that needs it.
       forward: the model.
       tx: the optimiser.
 
@@ -80,19 +107,49 @@ def train_step(
     batch = windows.gather(starts)
     key = jax.random.fold_in(train.key, train.step)
 
-    def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
-        masked = pruning.apply(params, train.mask)
+    def loss_fn(masked: PyTree) -> tuple[Array, PyTree]:
         forecast, state = forward(masked, train.state, *batch.inputs, key=key)
         return jnp.mean(jnp.square(forecast - batch.target)), state
 
-    (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(train.params)
-    updates, opt_state = tx.update(grads, train.opt_state, train.params)
-    # Gradients are zero where the mask is; updates need not be (momentum from before a new mask).
-    params = optax.apply_updates(train.params, pruning.apply(updates, train.mask))
-    new = dataclasses.replace(
-        train, step=train.step + 1, params=params, state=state, opt_state=opt_state
+    # Gradients at the masked weights, also of pruned ones: algorithms grow by them.
+    masked = pruning.apply(train.params, train.mask)
+    (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(masked)
+    held = train.mask if algorithm is None else algorithm.held(train.mask)
+    updates, opt_state = pruning.keep_pruned(tx).update(
+        grads, train.opt_state, train.params, mask=held
     )
-    return new, loss
+    params = optax.apply_updates(train.params, updates)
+    mask, memory = train.mask, train.memory
+    if algorithm is not None:
+        sparse = pruning.SparseState(mask, train.step, algorithm_key(train.key), memory)
+        params, sparse = algorithm.update(params, sparse, grads, val_mse, before=train.params)
+        mask, memory = sparse.mask, sparse.memory
+    return TrainState(train.step + 1, params, mask, state, opt_state, train.key, memory), loss
+
+
+@functools.partial(jax.jit, static_argnames=("forward", "tx"))
+def train_steps(
+    train: TrainState,
+    windows: Windows,
+    starts: Array,
+    *,
+    forward: Forward,
+    tx: optax.GradientTransformation,
+) -> tuple[TrainState, Array]:
+    """`train_step` of several lanes at once, none of which knows of the others.
+
+    Args:
+      train: the lanes' states, see :func:`tsjax.pruning.stack`: leaves ``[R, ...]``.
+      windows: the series, the same for all.
+      starts: first rows of each lane's batch, int32 [R, B].
+      forward: the model.
+      tx: the optimiser.
+
+    Returns:
+      The states after the step, and the losses before it, [R].
+    """
+    step = functools.partial(train_step, forward=forward, tx=tx)
+    return jax.vmap(step, in_axes=(0, None, 0))(train, windows, starts)
 
 
 @functools.partial(jax.jit, static_argnames=("forward",))
@@ -135,8 +192,23 @@ def eval_step(
     Returns:
       ``[2]``: each a sum over windows of the mean over steps and channels.
     """
-    forecast = predict_step(params, mask, state, windows, starts, forward=forward)
-    error = forecast - windows.gather(starts).target
+    masked = pruning.apply(params, mask)
+    return error_sums(masked, state, windows, starts, weights, forward=forward)
+
+
+def error_sums(
+    params: PyTree,
+    state: PyTree,
+    windows: Windows,
+    starts: Array,
+    weights: Array,
+    *,
+    forward: Forward,
+) -> Array:
+    """`eval_step` of weights that are masked already, for use inside a jitted function."""
+    batch = windows.gather(starts)
+    forecast, _ = forward(params, state, *batch.inputs)
+    error = forecast - batch.target
     squared = jnp.mean(jnp.square(error), axis=(1, 2))
     absolute = jnp.mean(jnp.abs(error), axis=(1, 2))
     return jnp.stack([jnp.sum(weights * squared), jnp.sum(weights * absolute)])

@@ -1,0 +1,57 @@
+"""Trains a forecaster sparse from its first step, beside the same one trained dense.
+
+    ./launch.sh sparse --method=pals --dataset=ETTh1 --data_dir=DIR --model=fedformer
+
+Methods: ``pals`` finds the sparsity by the validation loss; ``gradual``, ``straight_through``,
+``rigl``, ``set`` and ``static`` go to, or stay at, ``--density``. The claim under test (PALS, arXiv
+2305.18382): five forecasting Transformers lose 65 % of their parameters on average at about the
+dense error. Leaves ``sparse.json`` in the run folder, and weights and mask in ``checkpoint/``.
+"""
+
+import dataclasses
+
+from experiments import common, train
+from tsjax import study
+from tsjax.study import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Result(train.Result):
+    """Also the model trained sparse."""
+
+    sparse: records.SparseTraining
+
+
+def run(settings: study.SparseSettings) -> Result:
+    """Trains twice; see the module's docstring.
+
+    Raises:
+      ValueError: if something asked for is not sound; nothing has been written then.
+    """
+    task = study.set_up(settings)
+    folder = common.results_folder(settings)
+    (folder / "dense").mkdir()
+    dense = study.train(task, folder / "dense")
+    sparse = study.train_sparse(task, settings, folder).record
+    result = Result(
+        **common.provenance(settings),
+        dense=dense.error,
+        baselines=task.baselines(),
+        sparse=sparse,
+    )
+    study.write_json(result, folder / "sparse.json")
+    for error in (*result.baselines, result.dense):
+        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+    print(f"{sparse.method:<16} test MSE {sparse.mse:.4f}  MAE {sparse.mae:.4f}")
+    print(
+        f"{sparse.nonzero:,} of {sparse.params:,} parameters kept "
+        f"({sparse.nonzero / sparse.params:.1%}), {sparse.kept / sparse.prunable:.1%} of the "
+        f"prunable ones; {sparse.sparse_flops / sparse.flops:.1%} of the FLOPs on a machine that "
+        "skips zeros"
+    )
+    print(f"run folder: {folder}")
+    return result
+
+
+if __name__ == "__main__":
+    common.main(study.SparseSettings, run)

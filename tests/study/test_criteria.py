@@ -1,0 +1,96 @@
+"""Masks as the settings ask: criteria, scopes, blocks and complex weights on a trained model."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tsjax import pruning, study, trees
+from tsjax.study import criteria
+
+TINY = {
+    "seq_len": 12, "label_len": 4, "pred_len": 6, "d_model": 8, "n_heads": 2, "e_layers": 1,
+    "d_ff": 8, "batch_size": 16, "calibration_batches": 3,
+}  # fmt: skip
+
+
+@functools.cache
+def parts(model="transformer"):
+    """A task and its untrained model: how weights are scored does not depend on training."""
+    own = {"moving_avg": 5, "modes": 3} if model == "fedformer" else {}
+    task = study.set_up(study.PruneSettings.make(model=model, **own, **TINY))
+    return task, study.Trained(task.params, task.state, None, None)
+
+
+def pruner(model="transformer", **given):
+    task, trained = parts(model)
+    return study.pruner(task, trained, study.PruneSettings.make(model=model, **TINY, **given))
+
+
+def leaves(mask):
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(mask)])
+
+
+@pytest.mark.parametrize("criterion", criteria.CRITERIA)
+def test_every_criterion_gives_exact_masks_of_its_own(criterion):
+    mask = pruner(criterion=criterion).mask(0.3)
+    kept, prunable = pruning.count(mask, pruning.kernels)
+    assert kept == prunable - round(0.7 * prunable)
+    if criterion != "magnitude":
+        assert np.any(leaves(mask) != leaves(pruner().mask(0.3)))
+
+
+def test_the_default_is_the_published_studys_global_magnitude():
+    _, trained = parts()
+    expected = pruning.select(pruning.magnitude(trained.params), 0.3)
+    np.testing.assert_array_equal(leaves(pruner().mask(0.3)), leaves(expected))
+
+
+def test_saliency_is_the_mean_over_calibration_batches():
+    task, trained = parts()
+    starts = list(criteria._calibration(task, study.PruneSettings.make(**TINY)))
+    assert [len(batch) for batch in starts] == [16] * 3
+    rows = np.concatenate(starts)
+    assert len(set(rows.tolist())) == 48
+    # Spread over the training part, not its beginning.
+    assert rows.max() > 0.9 * task.starts("train").max()
+
+    def loss(params, starts):
+        batch = task.windows.gather(starts)
+        forecast, _ = task.forward(params, trained.state, *batch.inputs)
+        return ((forecast - batch.target) ** 2).mean()
+
+    grads = [jax.jit(jax.grad(loss))(trained.params, batch) for batch in starts]
+    mean = jax.tree.map(lambda *g: sum(map(abs, g)) / 3, *grads)
+    expected = jax.tree.map(lambda w, g: abs(w) * g, trained.params, mean)
+    got = pruner(criterion="saliency").scores
+    for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(have, want, rtol=2e-4, atol=1e-9)
+
+
+def test_scopes_and_blocks():
+    by_leaf = pruner(scope="leaf").mask(0.5)
+    for path, (kept, size) in pruning.summary(by_leaf).items():
+        if pruning.kernels(path, np.ones((2, 2))) and path.endswith("kernel"):
+            assert kept in (size // 2, size - size // 2) or "output_projection" in path, path
+    erk = pruner(scope="erk").mask(0.5)
+    assert pruning.count(erk, pruning.kernels) == pruning.count(pruner().mask(0.5), pruning.kernels)
+    block = pruner(block=(2, 2)).mask(0.5)
+    kernel = np.asarray(block["encoder"]["layer_0"]["feed_forward"]["up"]["kernel"])
+    kernel = kernel[: kernel.shape[0] // 2 * 2].reshape(-1, 2, kernel.shape[1] // 2, 2)
+    assert np.all(kernel.all((1, 3)) == kernel.any((1, 3)))
+
+
+def test_fourier_weights_are_pruned_by_choice_and_counted_once():
+    dense, mask = (pruner("fedformer", prune_complex=c) for c in (False, True))
+    assert pruning.density(dense.mask(0.5), pruning.complex_pairs) == 1
+    both = mask.mask(0.5)
+    kept, prunable = pruning.count(both, mask.where)
+    assert kept == prunable - round(0.5 * prunable)
+    assert pruning.density(both, pruning.complex_pairs) < 1
+    by_path = trees.by_path(both)
+    real = [leaf for path, leaf in by_path.items() if path.endswith("/real")]
+    imag = [leaf for path, leaf in by_path.items() if path.endswith("/imag")]
+    assert len(real) > 0
+    jax.tree.map(np.testing.assert_array_equal, real, imag)

@@ -1,0 +1,148 @@
+"""What does it cost to train sparse, instead of pruning what was trained dense?"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tsjax import costs, pruning, training, trees
+from tsjax.study import records
+from tsjax.study.criteria import prunable
+from tsjax.study.runs import CHECKPOINT, TRAINING_FILE
+from tsjax.study.settings import SparseSettings, write_saved
+from tsjax.study.task import Task
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class SparselyTrained:
+    """A model trained sparse, its mask, and its record."""
+
+    params: PyTree
+    state: PyTree
+    mask: PyTree
+    record: records.SparseTraining
+
+
+def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> SparselyTrained:
+    """Trains from the task's fresh weights with a mask that changes on the way.
+
+    Args:
+      task: the task.
+      settings: the method, and its numbers.
+      folder: gets the best epoch's weights and mask, the settings, and the history.
+
+    Raises:
+      FloatingPointError: if the error is not finite in the first epoch.
+    """
+    write_saved(settings, folder)
+    where = prunable(settings)
+    config = settings.fit_config()
+    steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
+    fitted = training.fit(
+        task.forward,
+        task.params,
+        task.state,
+        task.windows,
+        task.starts("train"),
+        task.starts("val"),
+        config,
+        algorithm=METHODS[settings.method](settings, steps, where),
+        loss_starts=_spread(task.starts("val"), settings.loss_windows),
+        checkpoint=folder / CHECKPOINT,
+        label=settings.method,
+    )
+    history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
+    records.write_json(history, folder / TRAINING_FILE)
+    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
+    record = _record(task, settings.method, fitted, error, history, where)
+    return SparselyTrained(fitted.params, fitted.state, fitted.mask, record)
+
+
+def _record(
+    task: Task,
+    method: str,
+    fitted: training.Fitted,
+    error: training.Metrics,
+    history: records.Training,
+    where: pruning.Where,
+) -> records.SparseTraining:
+    def run(params: PyTree, state: PyTree, *inputs: Array) -> Array:
+        return task.forward(params, state, *inputs)[0]
+
+    inputs = task.windows.gather(jnp.asarray(task.starts("test")[:1])).inputs
+    count = costs.count(run, fitted.params, fitted.state, *inputs)
+    kept, prunable = pruning.count(fitted.mask, where)
+    return records.SparseTraining(
+        method=method,
+        kept=kept,
+        prunable=prunable,
+        nonzero=sum(n for n, _ in pruning.summary(fitted.mask).values()),
+        params=trees.size(fitted.params),
+        flops=count.flops,
+        sparse_flops=count.sparse_flops(fitted.mask),
+        mse=error.mse,
+        mae=error.mae,
+        training=history,
+    )
+
+
+def _spread(starts: np.ndarray, wanted: int) -> np.ndarray:
+    """So many windows, evenly spaced; all of them for 0."""
+    if not 0 < wanted < len(starts):
+        return starts
+    return starts[np.linspace(0, len(starts) - 1, wanted).round().astype(int)]
+
+
+def _gradual(s: SparseSettings, steps: int, where: pruning.Where, **more: Any) -> pruning.Prune:
+    end = max(1, 2 * steps // 3)
+    select = functools.partial(pruning.select, where=where)
+    return pruning.gradual(
+        s.density, begin=min(s.mask_every, end), end=end, every=s.mask_every, select=select, **more
+    )
+
+
+def _straight_through(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Prune:
+    return _gradual(s, steps, where, straight_through=True)
+
+
+def _set(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
+    del steps
+    return pruning.sparse_evolution(s.density, every=s.mask_every, where=where)
+
+
+def _rigl(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
+    end = max(1, 3 * steps // 4)
+    return pruning.rigl(s.density, end=end, every=s.mask_every, where=where)
+
+
+def _static(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
+    del steps
+    return pruning.static_sparse(s.density, where=where)
+
+
+def _pals(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.PALS:
+    return pruning.pals(
+        steps,
+        every=s.mask_every,
+        tolerance=s.loss_tolerance,
+        factor=s.exchange_factor,
+        where=where,
+    )
+
+
+METHODS: dict[str, Callable[[SparseSettings, int, pruning.Where], pruning.Algorithm]] = {
+    "pals": _pals,
+    "gradual": _gradual,
+    "straight_through": _straight_through,
+    "rigl": _rigl,
+    "set": _set,
+    "static": _static,
+}
+"""How a mask is found during training, from settings, steps of the whole training, and leaves."""
