@@ -88,6 +88,20 @@ def test_prune_goes_on_from_a_run_folder(trained, tmp_path):
     assert shown == ["finetuned-0.3", "pruning.json"]
 
 
+def test_sparse_trains_beside_a_dense_model(csv, tmp_path):
+    flags = ["--method=rigl", "--density=0.3", "--mask_every=1", "--out_dir=out"]
+    done = launch("train_sparse", *TRAIN, *flags, f"--dataset={csv}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "sparse.json").read_text())
+    sparse = result["sparse"]
+    assert abs(sparse["kept"] - 0.3 * sparse["prunable"]) < 1
+    assert f"{sparse['nonzero']:,} of {sparse['params']:,} parameters kept" in done.stdout
+    assert f"dense            test MSE {result['dense']['mse']:.4f}" in done.stdout
+    assert "--method=rigl" in result["command"]
+    shown = {path.name for path in (tmp_path / "out").iterdir()}
+    assert shown == {"checkpoint", "dense", "settings.json", "training.json", "sparse.json"}
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
