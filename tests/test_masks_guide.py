@@ -158,11 +158,8 @@ def test_what_jaxpruner_does_otherwise_can_be_written():
 
 def test_n_of_m_in_training():
     names = after(CHANGE)
-    (select,) = re.findall(r"`(lambda scores, density: .*)`", SECTIONS[CHANGE[0]])
-    chosen = pruning.Prune(
-        pruning.schedule(pruning.one_shot, density=0.5), begin=2, end=2, select=algorithm(select)
-    )
-    _, mask = names["run"](chosen, names["params"], steps=3)
+    (text,) = re.findall(r"`(Prune\(None, .*\))`", SECTIONS[CHANGE[0]])
+    _, mask = names["run"](algorithm(text), names["params"], steps=3)
     groups = np.asarray(mask["up"]["kernel"]).reshape(2, 4, 32)
     assert set(groups.sum(1).ravel()) == {2}
 
