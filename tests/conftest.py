@@ -1,5 +1,6 @@
 """Settings every test runs under, and where the reference material lies."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -13,11 +14,28 @@ import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Each compiled program is mapped into memory, and stays. Linux allows a process 65,530 mappings; at
+# the next one the compiler crashes.
+MAPPINGS = 20_000
 
 
 def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_mappings():
+    """Forgets compiled programs when a process has many of them."""
+    yield
+    try:
+        with Path("/proc/self/maps").open("rb") as maps:
+            mapped = sum(1 for _ in maps)
+    except OSError:  # Not on every system.
+        return
+    if mapped > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def reference_dir(variable: str, name: str) -> Path:
