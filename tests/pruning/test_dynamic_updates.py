@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsjax import pruning
-from tsjax.pruning.dynamic import drop_and_grow, whole
+from tsjax.pruning.algorithms import drop_and_grow, whole
 
 KEY = jax.random.key(3)
 
@@ -239,8 +239,73 @@ def test_movement_without_the_weights_before_is_refused():
         movement().update(params, sparse, grads)
 
 
-@pytest.mark.parametrize("density", [0.0, 1.5])
-def test_a_density_that_cannot_be_is_refused(density):
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda **numbers: pruning.gradual(**{"density": 0.5, "begin": 2, "end": 9} | numbers),
+            {
+                "density": (0.0, r"the density at step 9 must be in \(0, 1\], got 0.0"),
+                "every": (0, "every must be at least 1, got 0"),
+                "begin": (10, "begin must not be after end, got begin=10 and end=9"),
+            },
+        ),
+        (
+            lambda **numbers: pruning.static_sparse(**{"density": 0.5} | numbers),
+            {"density": (1.5, r"density must be in \(0, 1\], got 1.5")},
+        ),
+        (
+            lambda **numbers: pruning.sparse_evolution(**{"density": 0.5} | numbers),
+            {
+                "drop": (-0.1, r"the share dropped at step 0 must be in \[0, 1\], got -0.1"),
+                "every": (0, "every must be at least 1, got 0"),
+            },
+        ),
+        (
+            lambda **numbers: pruning.rigl(**{"density": 0.5, "end": 9} | numbers),
+            {
+                "density": (0.0, r"density must be in \(0, 1\], got 0.0"),
+                "drop": (1.2, r"the share dropped at step 0 must be in \[0, 1\], got 1.2"),
+                "begin": (10, "begin must not be after end, got begin=10 and end=9"),
+            },
+        ),
+        (
+            lambda **numbers: pruning.pals(90, **numbers),
+            {
+                "every": (0, "every must be at least 1, got 0"),
+                "tolerance": (0.9, "tolerance must be at least 1, got 0.9"),
+                "factor": (0.5, "factor must be at least 1, got 0.5"),
+                "least": (-1, r"least must be in \[0, 1\], got -1"),
+                "most": (90, r"most must be in \[0, 1\], got 90"),
+                "rate": (
+                    pruning.schedule(constant, share=2.0),
+                    r"the rate at step 0 must be in \[0, 1\], got 2.0",
+                ),
+            },
+        ),
+    ],
+    ids=["gradual", "static", "SET", "RigL", "PALS"],
+)
+def test_numbers_that_make_no_sense_are_refused(make, said):
+    good = make()
+    for name, (number, message) in said.items():
+        with pytest.raises(ValueError, match=message):
+            make(**{name: number})
+    # A transformation may put anything into the tree, and numbers that are traced are not known.
+    empty = jax.tree.map(lambda _: None, good)
+    assert type(empty) is type(good)
     params = jax.tree.map(jnp.asarray, toy.make_params())
-    with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
-        pruning.rigl(density, end=9).init(params, KEY)
+    jax.eval_shape(lambda algorithm: algorithm.init(params, KEY), good)
+
+
+def test_what_is_made_by_hand_is_checked_at_the_start():
+    params = jax.tree.map(jnp.asarray, toy.make_params())
+    algorithm = pruning.Prune(pruning.schedule(pruning.one_shot, density=0.5), every=0)
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        algorithm.init(params, KEY)
+    for algorithm in (
+        pruning.Regrow(0.0, pruning.schedule(constant, share=0.1)),
+        pruning.PALS(pruning.schedule(constant, share=0.1), most=2),
+    ):
+        with pytest.raises(ValueError, match="must be in"):
+            algorithm.init(params, KEY)

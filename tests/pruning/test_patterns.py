@@ -445,6 +445,11 @@ def test_leaves_that_a_pattern_does_not_fit_are_named(pattern, why):
         (NofM(2, 4), 0.5, "an N:M pattern fixes the density: leave density out"),
         (
             {"blocks/*": NofM(2, 4, -1), "*": None},
+            {"*": 0.5, "blocks/*": 0.5},
+            "an N:M pattern fixes the density of blocks/*: leave that out of the table",
+        ),
+        (
+            {"blocks/*": NofM(2, 4, -1), "*": None},
             None,
             "density is missing: give the share to keep, in (0, 1]",
         ),

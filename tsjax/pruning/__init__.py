@@ -7,25 +7,18 @@
 Three pure functions that work on any params tree, eagerly or inside any jitted step.
 """
 
+from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
 from tsjax.pruning.choice import Where, complex_pairs, kernels
-from tsjax.pruning.dynamic import (
-    Algorithm,
-    Prune,
-    Regrow,
-    SparseState,
-    gradual,
-    rigl,
-    sparse_evolution,
-    static_sparse,
-)
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
+from tsjax.pruning.gradual import Prune, gradual
 from tsjax.pruning.inputs import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
 from tsjax.pruning.packing import compress, decompress, pack, unpack
 from tsjax.pruning.pals import PALS, pals
 from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
+from tsjax.pruning.regrow import Regrow, rigl, sparse_evolution, static_sparse
 from tsjax.pruning.schedules import (
     cosine,
     cubic,

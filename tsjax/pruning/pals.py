@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -11,9 +12,19 @@ from jax import Array
 
 from tsjax import trees
 from tsjax.pruning import masks, scores
+from tsjax.pruning.algorithms import (
+    FOREVER,
+    Exchange,
+    SparseState,
+    checked,
+    drop_and_grow,
+    range_problems,
+    start,
+    step_problems,
+    whole,
+)
 from tsjax.pruning.choice import Where, kernels
-from tsjax.pruning.dynamic import SparseState, drop_and_grow, hashable, whole
-from tsjax.pruning.schedules import Schedule, Step, cosine, periodic, schedule
+from tsjax.pruning.schedules import Schedule, Step, cosine, schedule
 
 PyTree = Any
 
@@ -24,7 +35,7 @@ PyTree = Any
     meta_fields=["where"],
 )
 @dataclasses.dataclass(frozen=True)
-class PALS:
+class PALS(Exchange):
     """Shrinks, expands or keeps the number of weights, by the validation loss (algorithm 1).
 
     Training begins dense. Each ``every`` steps, with sparsity ``S`` over all parameters and
@@ -38,7 +49,7 @@ class PALS:
     shrinking drops ``factor`` times as many and grows what it would have dropped, expanding grows
     ``factor`` times as many. Counts are rounded as in the authors' code.
 
-    Use as the algorithms of :mod:`tsjax.pruning.dynamic`; ``update`` needs the validation loss.
+    Used as every :class:`tsjax.pruning.Algorithm`; ``update`` needs the validation loss.
 
     Attributes:
       rate: schedule of the share of kept weights that is exchanged; in the authors' code from 0.5
@@ -61,30 +72,31 @@ class PALS:
     factor: float = 1.1
     every: Step = 20
     begin: Step = 0
-    end: Step = 2**31 - 1
+    end: Step = FOREVER
     least: float = 0.2
     most: float = 0.9
     where: Where = kernels
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "where", hashable(self.where))
+    def problems(self) -> list[str]:
+        """What is wrong with its numbers, as far as they are known."""
+        found = step_problems(self.every, self.begin, self.end)
+        for name in ("tolerance", "factor"):
+            found += range_problems(name, getattr(self, name), 1, math.inf)
+        for name in ("least", "most"):
+            found += range_problems(name, getattr(self, name), 0, 1)
+        for step in (self.begin, self.end):
+            found += range_problems(f"the rate at step {step}", self.rate(step), 0, 1)
+        return found
 
     def init(self, params: PyTree, key: Array) -> SparseState:
-        """Dense, with no best loss yet."""
+        """Dense, with no best loss yet.
+
+        Raises:
+          ValueError: for numbers that make no sense.
+        """
+        checked(self)
         memory = {"best": jnp.float32(jnp.inf), "best_sparsity": jnp.float32(0)}
-        return SparseState(masks.ones(params), jnp.zeros((), jnp.int32), key, memory)
-
-    def held(self, mask: PyTree) -> PyTree:
-        """The mask itself."""
-        return mask
-
-    def due(self, step: Step) -> Array:
-        """Whether the mask changes after this step, and the loss is needed: bool []."""
-        return periodic(step, every=self.every, begin=self.begin, end=self.end)
-
-    def settled(self, step: Step) -> Array:
-        """Always: no count of weights is aimed at."""
-        return jnp.ones(jnp.shape(step), bool)
+        return start(masks.ones(params), key, memory)
 
     def update(
         self,
@@ -94,7 +106,7 @@ class PALS:
         loss: Array | None = None,
         before: PyTree | None = None,
     ) -> tuple[PyTree, SparseState]:
-        """Exchanges weights if the step is due; see :class:`tsjax.pruning.dynamic.Algorithm`.
+        """Exchanges weights if the step is due; see :class:`tsjax.pruning.Algorithm`.
 
         Raises:
           ValueError: without the loss.
@@ -138,9 +150,13 @@ def pals(steps: int, **more: Any) -> PALS:
     Args:
       steps: steps of the whole training.
       **more: fields of :class:`PALS` in place of the authors' values.
+
+    Raises:
+      ValueError: for a tolerance or a factor below 1, sparsities or rates outside [0, 1], ``every``
+        below 1, or an end before the beginning.
     """
     rate = schedule(cosine, initial=0.5, end=steps, final=0.005)
-    return PALS(**{"rate": rate, "end": 2 * steps // 3, **more})
+    return checked(PALS(**{"rate": rate, "end": 2 * steps // 3, **more}))
 
 
 def _sparsity(mask: PyTree) -> Array:

@@ -11,9 +11,9 @@ from jax import Array
 
 from tsjax import trees
 from tsjax.pruning import patterns, ranking
-from tsjax.pruning.choice import Where, choose, kernels, look_up, pairs
+from tsjax.pruning.choice import Where, choose, kernels, look_up, matches, pairs
 from tsjax.pruning.patterns import NofM, Pattern, Within
-from tsjax.wording import near
+from tsjax.wording import listing, near
 
 PyTree = Any
 Density = float | Array
@@ -78,8 +78,8 @@ def select(
     fixed = {path: p for path, p in patterns_of.items() if isinstance(p, NofM)}
     kept = {path: _n_of_m(ranked[path], p) for path, p in fixed.items()}
     rest = {path: score for path, score in ranked.items() if path not in fixed}
-    if fixed and density is not None and not rest:
-        raise ValueError("an N:M pattern fixes the density: leave density out")
+    others = (*rest, *(partner[path] for path in rest if path in partner))
+    _check_table(density, fixed, others)
     for group, share in _groups(rest, density, scope, partner.values()):
         kept |= _keep({path: rest[path] for path in group}, share, patterns_of)
     kept |= {imag: kept[real] for real, imag in partner.items()}
@@ -149,6 +149,29 @@ def _within(score: Array, density: Density, pattern: Within) -> Array:
 def _n_of_m(score: Array, pattern: NofM) -> Array:
     kept = ranking.keep_in_groups(patterns.groups(score, pattern), pattern.n)
     return patterns.ungroup(kept, score.shape, pattern)
+
+
+def _check_table(
+    density: Density | Mapping[str, Density] | None,
+    fixed: Mapping[str, NofM],
+    others: Collection[str],
+) -> None:
+    """Raises ValueError where a density is given to leaves whose pattern fixes it."""
+    if not fixed or density is None:
+        return
+    if not others:
+        raise ValueError("an N:M pattern fixes the density: leave density out")
+    if not isinstance(density, Mapping):
+        return
+    if idle := [
+        glob
+        for glob in density
+        if any(matches(glob, path) for path in fixed)
+        and not any(matches(glob, path) for path in others)
+    ]:
+        raise ValueError(
+            f"an N:M pattern fixes the density of {listing(idle)}: leave that out of the table"
+        )
 
 
 def _groups(
