@@ -1,6 +1,6 @@
 """What does it save to evaluate, and to fine-tune, all rungs of a ladder at once?
 
-    python benchmarks/ladder.py [--models=transformer] [--sizes=small,large] [--windows=256]
+    python benchmarks/ladder.py [--models=transformer] [--sizes=small,large] [--windows=1024]
 
 For each model and size, evaluates masks at 12 densities on test windows, in a Python loop over
 masks and batches and by ``training.evaluate_many``; then fine-tunes small models at 3 densities
@@ -25,7 +25,7 @@ MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to take")
 SIZES = flags.DEFINE_list("sizes", ["small", "large"], "small (d_model 64) and large (512)")
 DATASET = flags.DEFINE_string("dataset", "synthetic", "data set")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the CSV files")
-WINDOWS = flags.DEFINE_integer("windows", 256, "test windows, at most; large models get a quarter")
+WINDOWS = flags.DEFINE_integer("windows", 1024, "test windows; large models get a sixteenth")
 STEPS = flags.DEFINE_integer("steps", 8, "fine-tuning steps; 0 for none")
 TURNS = flags.DEFINE_integer("turns", 5, "turns of each pair")
 
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
     for name in MODELS.value:
         for size in SIZES.value:
             task = set_up(name, size)
-            starts = task.starts("test")[: WINDOWS.value // (4 if size == "large" else 1)]
+            starts = task.starts("test")[: WINDOWS.value // (16 if size == "large" else 1)]
             masks = masks_of(task, DENSITIES)
             rows = {
                 f"evaluate {len(masks)} masks, {len(starts)} windows": (

@@ -36,16 +36,23 @@ def check_alike(lanes: Sequence[PyTree]) -> None:
     """Raises ValueError as :func:`stack`."""
     if not lanes:
         raise ValueError("there is nothing to stack: pass at least one tree")
-    first, *others = lanes
-    for i, lane in enumerate(others, start=1):
-        trees.check_same_structure(lane, first, name=f"lane {i}", like_name="lane 0")
-        want = trees.by_path(first)
-        if other := [
-            f"{path}: lane {i} has dtype {leaf.dtype}, lane 0 {want[path].dtype}"
-            for path, leaf in trees.by_path(lane).items()
-            if leaf.dtype != want[path].dtype
-        ]:
-            raise ValueError(f"lane {i} does not match lane 0:\n  " + "\n  ".join(other))
+    first, *others = map(_signature, lanes)
+    for i, (found, structure) in enumerate(others, start=1):
+        if (found, structure) == first:
+            continue
+        trees.check_same_structure(lanes[i], lanes[0], name=f"lane {i}", like_name="lane 0")
+        other = [
+            f"{path}: lane {i} has dtype {dtype}, lane 0 {first[0][path][1]}"
+            for path, (_, dtype) in found.items()
+            if dtype != first[0][path][1]
+        ]
+        raise ValueError(f"lane {i} does not match lane 0:\n  " + "\n  ".join(other))
+
+
+def _signature(lane: PyTree) -> tuple[dict[str, tuple[Any, Any]], str]:
+    """Shape and dtype of each leaf, and the containers."""
+    found = {path: (leaf.shape, leaf.dtype) for path, leaf in trees.by_path(lane).items()}
+    return found, str(jax.tree.structure(lane))
 
 
 def lanes(stacked: PyTree) -> int:
