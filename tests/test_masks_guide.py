@@ -156,6 +156,18 @@ def test_what_jaxpruner_does_otherwise_can_be_written():
     assert float(algorithm(cubic)(15)) == pytest.approx(1 - 0.75 * (1 - 0.6**3))
 
 
+def test_scores_in_units_of_their_leaf():
+    params = after(CHANGE)["params"]
+    larger = {
+        name: {k: (i + 1) * w for k, w in params[name].items()} for i, name in enumerate(params)
+    }
+    (text,) = re.findall(r"`score=(lambda .*)`", SECTIONS["Coming from JaxPruner"])
+    by_leaf = [algorithm(text)(tree, None, None) for tree in (params, larger)]
+    masks = [pruning.select(scores, 0.25) for scores in by_leaf]
+    assert same(*masks)
+    assert not same(masks[1], pruning.select(pruning.magnitude(larger), 0.25))
+
+
 def test_n_of_m_in_training():
     names = after(CHANGE)
     (text,) = re.findall(r"`(Prune\(None, .*\))`", SECTIONS[CHANGE[0]])
