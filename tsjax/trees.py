@@ -71,8 +71,10 @@ def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: st
       like_name: what ``like`` is called in the message, e.g. ``"params"``.
 
     Raises:
-      ValueError: listing every leaf that is missing, extra or of another shape.
+      ValueError: listing every leaf that is missing, extra, of another shape, or no array.
     """
+    check_arrays(tree)
+    check_arrays(like)
     have, want = by_path(tree), by_path(like)
     problems = [f"{p}: missing from {name}" for p in want if p not in have]
     problems += [f"{p}: not in {like_name}" for p in have if p not in want]

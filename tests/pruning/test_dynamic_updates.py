@@ -252,20 +252,21 @@ def test_movement_without_the_weights_before_is_refused():
         ),
         (
             lambda **numbers: pruning.static_sparse(**{"density": 0.5} | numbers),
-            {"density": (1.5, r"density must be in \(0, 1\], got 1.5")},
+            {"density": (np.array([0.5, 1.5]), r"density must be in \(0, 1\], got \[0.5 1.5\]")},
         ),
         (
             lambda **numbers: pruning.sparse_evolution(**{"density": 0.5} | numbers),
             {
-                "drop": (-0.1, r"the share dropped at step 0 must be in \[0, 1\], got -0.1"),
+                "drop": (-0.1, r"the share dropped at step 100 must be in \[0, 1\], got -0.1"),
                 "every": (0, "every must be at least 1, got 0"),
             },
         ),
         (
-            lambda **numbers: pruning.rigl(**{"density": 0.5, "end": 9} | numbers),
+            lambda **numbers: pruning.rigl(**{"density": 0.5, "end": 9, "every": 2} | numbers),
             {
                 "density": (0.0, r"density must be in \(0, 1\], got 0.0"),
-                "drop": (1.2, r"the share dropped at step 0 must be in \[0, 1\], got 1.2"),
+                "drop": (1.2, r"the share dropped at step 2 must be in \[0, 1\], got 1.05"),
+                "every": (2.5, "every must be a whole number of steps, got 2.5"),
                 "begin": (10, "begin must not be after end, got begin=10 and end=9"),
             },
         ),
@@ -279,8 +280,9 @@ def test_movement_without_the_weights_before_is_refused():
                 "most": (90, r"most must be in \[0, 1\], got 90"),
                 "rate": (
                     pruning.schedule(constant, share=2.0),
-                    r"the rate at step 0 must be in \[0, 1\], got 2.0",
+                    r"the rate at step 20 must be in \[0, 1\], got 2.0",
                 ),
+                "least, most": ((0.9, 0.1), "least must not be above most, got 0.9 and 0.1"),
             },
         ),
     ],
@@ -288,9 +290,10 @@ def test_movement_without_the_weights_before_is_refused():
 )
 def test_numbers_that_make_no_sense_are_refused(make, said):
     good = make()
-    for name, (number, message) in said.items():
+    for names, (numbers, message) in said.items():
+        numbers = numbers if "," in names else (numbers,)
         with pytest.raises(ValueError, match=message):
-            make(**{name: number})
+            make(**dict(zip(names.split(", "), numbers, strict=True)))
     # A transformation may put anything into the tree, and numbers that are traced are not known.
     empty = jax.tree.map(lambda _: None, good)
     assert type(empty) is type(good)
@@ -309,3 +312,15 @@ def test_what_is_made_by_hand_is_checked_at_the_start():
     ):
         with pytest.raises(ValueError, match="must be in"):
             algorithm.init(params, KEY)
+
+
+def test_a_schedule_is_looked_at_only_where_it_is_used():
+    params = jax.tree.map(jnp.asarray, toy.make_params())
+    falling = pruning.schedule(lambda step, *, rate: rate ** jnp.float32(step), rate=0.9)
+    pruning.Prune(falling).init(params, KEY)
+    by_root = pruning.schedule(lambda step, *, a: a / jnp.sqrt(jnp.float32(step)), a=0.3)
+    pruning.Regrow(0.5, by_root, every=5, end=30).init(params, KEY)
+    linear = pruning.schedule(lambda step, *, a: a - 0.01 * step, a=0.3)
+    pruning.Regrow(0.5, linear, every=5).init(params, KEY)
+    with pytest.raises(ValueError, match=r"dropped at step 60 must be in \[0, 1\], got -0.3"):
+        pruning.Regrow(0.5, linear, every=5, end=60).init(params, KEY)

@@ -1,9 +1,12 @@
 """Masks: what they zero, what they leave alone, and how much they keep."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tsjax import pruning
@@ -192,3 +195,40 @@ def test_straight_through_in_forward_mode_and_under_vmap():
 def test_a_mask_that_is_not_bool_is_refused(use):
     with pytest.raises(ValueError, match=r"must be bool: a/kernel \(float32\)$"):
         use({"a": {"kernel": jnp.ones(2)}}, {"a": {"kernel": jnp.array([1.0, 0.5])}})
+
+
+def test_leaves_that_are_no_arrays_are_named():
+    weights = {"w": jnp.ones((2, 2))}
+    model = {"layer": weights, "activation": jax.nn.relu}
+    for use in (
+        lambda: pruning.apply(weights, {"w": True}),
+        lambda: pruning.pack({"w": True}),
+        lambda: pruning.keep_pruned(optax.sgd(0.1), {"w": True}).init(weights),
+        lambda: pruning.summary({"w": True}),
+        lambda: pruning.compress({"w": 1.0}, {"w": jnp.ones((), bool)}),
+    ):
+        with pytest.raises(ValueError, match=r"these leaves are no arrays: w \((bool|float)\)"):
+            use()
+    for use in (
+        pruning.ones,
+        pruning.magnitude,
+        functools.partial(pruning.random, key=jax.random.key(0)),
+        functools.partial(pruning.erk, density=0.5),
+        functools.partial(pruning.static_sparse(0.5).init, key=jax.random.key(0)),
+        lambda tree: pruning.saliency(tree, tree),
+    ):
+        with pytest.raises(ValueError, match=r"these leaves are no arrays: activation \("):
+            use(model)
+
+
+def test_leaves_that_are_no_masks_are_named():
+    weights = {"w": 10 * jnp.ones((2, 2))}
+    for use in (pruning.summary, pruning.count, pruning.density):
+        with pytest.raises(ValueError, match=r"leaves must be bool: w \(float32\)"):
+            use(weights)
+    with pytest.raises(ValueError, match=r"w: mask has shape \(2,\)"):
+        pruning.intersect(pruning.ones(weights), {"w": jnp.ones(2, bool)})
+    with pytest.raises(ValueError, match="no numbers, but random keys: rng"):
+        pruning.magnitude(weights | {"rng": jax.random.key(0)})
+    with pytest.raises(ValueError, match="w: values must be arrays"):
+        pruning.decompress({"w": {"values": [1, 2]}}, {"w": jnp.ones(2)})

@@ -468,3 +468,31 @@ def test_patterns_and_densities_that_do_not_go_together(pattern, density, said):
 def test_nothing_to_prune_needs_no_pattern():
     assert pruning.select({}, pattern={"*": NofM(2, 4)}) == {}
     assert kept({"bias": jnp.ones(3)}, 0.5, pattern={"*": Slices(0)}) == {"bias": [1, 1, 1]}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("pattern", "density"),
+    [(NofM(1, 4), None), (Within(-1), 0.25), (Slices(0, "max"), 0.25), (None, 0.25)],
+)
+def test_numbers_too_small_for_the_machine_are_not_zeros(pattern, density, dtype):
+    scores = {"k": jnp.asarray([[0], [0], [1e-40], [0]], dtype)}
+    mask = pruning.select(scores, density, pattern=pattern)["k"]
+    assert mask.ravel().tolist() == [False, False, True, False]
+
+
+def test_an_n_of_m_pair_is_found_by_either_name():
+    rng = np.random.default_rng(0)
+    pair = {part: jnp.asarray(rng.normal(size=(4, 4))) for part in ("real", "imag")}
+    scores = pruning.magnitude({"w": pair, "k": jnp.ones((2, 2))})
+    for name in ("w/real", "w/imag", "w/*"):
+        with pytest.raises(ValueError, match="an N:M pattern fixes the density of w/"):
+            pruning.select(
+                scores, {name: 0.5, "k": 0.5}, where="*", pattern={"w/*": NofM(2, 4), "k": None}
+            )
+
+
+def test_sizes_and_axes_may_come_from_json_or_numpy():
+    assert Blocks([4, 4]) == Blocks((4, 4))
+    assert Within(np.int64(-1)) == Within((-1,)) == Within([-1]) == Within(-1)
+    assert len({Blocks([4, 4]), Blocks((4, 4))}) == 1

@@ -238,3 +238,36 @@ def test_leaves_that_are_no_arrays_are_named():
         pruning.magnitude({"act": jnp.tanh, "w": jnp.ones(2), "rate": 0.5})
     assert str(error.value).startswith("these leaves are no arrays: act (")
     assert ", rate (float). Pass only the arrays of a tree" in str(error.value)
+
+
+def drawn(dtype, size, add=0.0):
+    rng = np.random.default_rng(int(-np.log10(size)))
+    return {"k": jnp.asarray(add + size * rng.normal(size=(16, 16)), dtype)}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("score", "weight", "other"),
+    [
+        (pruning.saliency, 0.02, 1e-6),
+        (pruning.snip, 0.02, 1e-6),
+        (pruning.movement, 0.02, 1e-6),
+        (pruning.fisher, 2e-4, 1e-3),
+        (pruning.wanda, 2e-4, 1e-5),
+    ],
+)
+def test_small_numbers_of_few_bits_are_scored_as_in_float32(score, dtype, weight, other):
+    weights, others = drawn(dtype, weight), drawn(dtype, other)
+    if score in (pruning.fisher, pruning.wanda):
+        others = jax.tree.map(jnp.abs, others)
+    found = score(weights, others)["k"]
+    wide = (jax.tree.map(lambda leaf: leaf.astype(jnp.float32), t) for t in (weights, others))
+    np.testing.assert_array_equal(found, score(*wide)["k"])
+    assert found.dtype == jnp.float32
+    assert np.count_nonzero(found) >= np.count_nonzero(weights["k"] * (others["k"] != 0))
+
+
+def test_a_large_norm_of_the_inputs_does_not_overflow_few_bits():
+    weights = {"k": jnp.asarray([[1, 2], [3, 4]], jnp.float16)}
+    found = pruning.wanda(weights, {"k": jnp.full((2, 2), 1e10)})["k"]
+    np.testing.assert_allclose(found, 1e5 * np.asarray([[1, 2], [3, 4]]), rtol=1e-6)

@@ -20,7 +20,7 @@ a lambda or :func:`functools.partial` must be the same object each time, or the 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -31,7 +31,7 @@ from jax import Array
 from tsjax import trees
 from tsjax.pruning.choice import Where, choose
 from tsjax.pruning.ranking import keep_largest
-from tsjax.pruning.schedules import Step, periodic
+from tsjax.pruning.schedules import Schedule, Step, periodic
 
 PyTree = Any
 T = TypeVar("T")
@@ -122,6 +122,14 @@ class Exchange:
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", hashable(self.where))
 
+    def share_problems(self, name: str, share: Schedule) -> list[str]:
+        """What is wrong with the steps, or with the share that is exchanged at them."""
+        steps = self.every, self.begin, self.end
+        if found := step_problems(*steps):
+            return found
+        within = functools.partial(range_problems, least=0, most=1)
+        return schedule_problems(name, share, changes(*steps, first=1), within)
+
     def held(self, mask: PyTree) -> PyTree:
         """The mask itself."""
         return mask
@@ -155,30 +163,65 @@ def checked(algorithm: T) -> T:
 
 def step_problems(every: Step, begin: Step, end: Step) -> list[str]:
     """What is wrong with the steps at which a mask changes."""
-    found = range_problems("every", every, 1, math.inf)
-    if all(map(known, (begin, end))) and begin > end:
+    found = [
+        f"{name} must be a whole number of steps, got {step}"
+        for name, step in (("every", every), ("begin", begin), ("end", end))
+        if known(step) and np.any(np.asarray(step) != np.floor(step))
+    ]
+    found += range_problems("every", every, 1, math.inf)
+    if known(begin) and known(end) and np.any(np.asarray(begin) > end):
         found.append(f"begin must not be after end, got begin={begin} and end={end}")
     return found
 
 
+def schedule_problems(
+    name: str,
+    schedule: Schedule,
+    steps: Sequence[Step],
+    problems: Callable[[str, Any], list[str]],
+) -> list[str]:
+    """What is wrong with a schedule's numbers at its first and at its last step."""
+    found = []
+    for step in steps:
+        found += problems(f"{name} at step {step}", schedule(step))
+    return found
+
+
+def changes(every: Step, begin: Step, end: Step, first: int) -> tuple[Step, ...]:
+    """The first step from ``first`` on that changes a mask, and the last one if there is one.
+
+    None are named where the steps are not known; what a schedule is beyond them is nobody's matter.
+    """
+    if not all(known(step) and np.ndim(step) == 0 for step in (every, begin, end)):
+        return ()
+    begin = begin + max(0, -((begin - first) // every)) * every
+    return () if begin > end else (begin,) if end == FOREVER else (begin, end)
+
+
 def range_problems(name: str, number: Any, least: float, most: float) -> list[str]:
-    """Whether a number lies in ``[least, most]``, if it is known."""
-    if not known(number) or least <= float(number) <= most * _ROUNDING:
+    """Whether a number lies in ``[least, most]``, if it is known; or all of several."""
+    if not known(number):
+        return []
+    given = np.asarray(number, float)
+    if np.all((least <= given) & (given <= most * _ROUNDING)):
         return []
     bound = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
     return [f"{name} must be {bound}, got {number}"]
 
 
-def density_problems(density: Any, name: str = "density") -> list[str]:
-    """Whether a share lies in ``(0, 1]``, if it is known."""
-    if not known(density) or 0 < float(density) <= _ROUNDING:
+def density_problems(name: str, density: Any) -> list[str]:
+    """Whether a share lies in ``(0, 1]``, if it is known; or all of several."""
+    if not known(density):
+        return []
+    given = np.asarray(density, float)
+    if np.all((given > 0) & (given <= _ROUNDING)):
         return []
     return [f"{name} must be in (0, 1], got {density}"]
 
 
 def known(number: Any) -> bool:
-    """Whether this is one number, and not traced or an array of several."""
-    return not isinstance(number, jax.core.Tracer) and np.ndim(number) == 0
+    """Whether this is not traced."""
+    return not isinstance(number, jax.core.Tracer)
 
 
 def drop_and_grow(

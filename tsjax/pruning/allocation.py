@@ -58,9 +58,8 @@ def erk(
     rest = np.cumsum((sizes * raw)[order][::-1])[::-1]
     scales = (density * sizes.sum() - xp.asarray(dense)) / xp.asarray(rest)
     fits = scales * raw[order] <= 1
-    scale = xp.where(xp.any(fits), scales[xp.argmax(fits)], xp.inf)
-    shares = xp.clip(scale * raw, 0, 1)
-    counts = _whole(xp, shares * sizes, kept_count(density, int(sizes.sum())), sizes)
+    scale = xp.where(xp.any(fits), scales[xp.argmax(fits)], 1 / raw.min())
+    counts = _whole(xp, raw * sizes, scale, kept_count(density, int(sizes.sum())), sizes)
     if not traced:
         counts = counts.tolist()
     values = [count / n for count, n in zip(counts, sizes.tolist(), strict=True)]
@@ -89,6 +88,8 @@ def wsap(
     paths, variation = list(shapes), []
     for path in paths:
         leaf = jnp.asarray(chosen[path])
+        # Squares overflow, and vanish, in float16.
+        leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         if path in partner:
             leaf = jax.lax.complex(leaf, jnp.asarray(chosen[partner[path]]))
         mean = jnp.mean(leaf)
@@ -123,10 +124,19 @@ def _with_partners(found: dict[str, Density], partner: dict[str, str]) -> dict[s
     return found | {imag: found[real] for real, imag in partner.items()}
 
 
-def _whole(xp: Any, ideal: Any, total: int | Array, sizes: np.ndarray) -> Any:
-    """Whole numbers near ``ideal`` that add up to ``total``, by largest remainder."""
-    base = xp.minimum(xp.floor(ideal), sizes).astype(int)
-    left = total - base.sum()
-    order = xp.argsort(-(ideal - base), stable=True)
-    rank = xp.argsort(order)
-    return base + (rank < left)
+def _whole(xp: Any, parts: np.ndarray, scale: Any, total: int | Array, sizes: np.ndarray) -> Any:
+    """Whole numbers near ``min(scale * parts, sizes)`` that add up to ``total``.
+
+    Webster's method of apportionment: the k-th weight of a leaf costs ``(k - 1/2) / part``, and the
+    ``total`` cheapest are taken, ties by position. A larger total thus never takes a weight from a
+    leaf, which rounding by largest remainder can do.
+    """
+    # Rounding each leaf by itself misses the total by half a weight per leaf at most, so that only
+    # so many weights of each are in question.
+    reach = len(sizes) // 2 + 2
+    near = xp.floor(xp.minimum(scale * parts, sizes) + 0.5).astype(int)
+    base = xp.maximum(near - reach, 0)
+    k = base[:, None] + np.arange(1, 2 * reach + 1)[None]
+    cost = xp.where(k <= sizes[:, None], (k - 0.5) / parts[:, None], np.inf)
+    rank = xp.argsort(xp.argsort(cost.ravel(), stable=True)).reshape(k.shape)
+    return base + (rank < total - base.sum()).sum(axis=1)

@@ -60,9 +60,10 @@ def choose(tree: PyTree, where: Where) -> dict[str, Any]:
     """The leaves that ``where`` chooses, by path, in tree order; empty ones are never chosen.
 
     Raises:
-      ValueError: for a glob that no path matches, and if the real part of a complex weight is
-        chosen without the imaginary part.
+      ValueError: for a glob that no path matches, if the real part of a complex weight is chosen
+        without the imaginary part, and for leaves that are no arrays.
     """
+    trees.check_arrays(tree)
     leaves = trees.by_path(tree)
     parts = (where,) if isinstance(where, str) or callable(where) else tuple(where)
     for part in parts:
@@ -104,7 +105,7 @@ def matches(glob: str, path: str) -> bool:
 def look_up(
     table: Mapping[str, T], chosen: Mapping[str, Any], what: str, followers: Collection[str] = ()
 ) -> dict[str, T]:
-    """For each chosen path, the value of the first glob in the table that it matches.
+    """For each chosen path, its own value in the table, or that of the first glob it matches.
 
     Args:
       table: values by glob.

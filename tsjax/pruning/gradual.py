@@ -13,8 +13,10 @@ from tsjax.pruning import masks, scores
 from tsjax.pruning.algorithms import (
     FOREVER,
     SparseState,
+    changes,
     checked,
     density_problems,
+    schedule_problems,
     start,
     step_problems,
 )
@@ -78,11 +80,12 @@ class Prune:
 
     def problems(self) -> list[str]:
         """What is wrong with its numbers, as far as they are known."""
-        found = step_problems(self.every, self.begin, self.end)
-        if self.density is not None:
-            for step in (self.begin, self.end):
-                found += density_problems(self.density(step), f"the density at step {step}")
-        return found
+        steps = self.every, self.begin, self.end
+        found = step_problems(*steps)
+        if found or self.density is None:
+            return found
+        due = changes(*steps, first=0 if self.score in _AT_ONCE else 1)
+        return schedule_problems("the density", self.density, due, density_problems)
 
     def init(self, params: PyTree, key: Array) -> SparseState:
         """The first mask, if step 0 is due and scores need no gradient; else all is kept.

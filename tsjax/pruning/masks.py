@@ -10,13 +10,19 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.pruning.choice import Where, choose, pairs
+from tsjax.pruning.placement import placed_like
 
 PyTree = Any
 
 
 def ones(params: PyTree) -> PyTree:
-    """The mask that keeps every weight of ``params``."""
-    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    """The mask that keeps every weight of ``params``.
+
+    Raises:
+      ValueError: naming the leaves that are no arrays.
+    """
+    trees.check_arrays(params)
+    return jax.tree.map(lambda leaf: placed_like(jnp.ones(leaf.shape, bool), leaf), params)
 
 
 def apply(params: PyTree, mask: PyTree) -> PyTree:
@@ -35,7 +41,9 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
       ValueError: if the trees differ, listing every leaf that does, or if a mask is not bool.
     """
     check(mask, params)
-    return jax.tree.map(lambda w, keep: jnp.where(keep, w, jnp.zeros_like(w)), params, mask)
+    return jax.tree.map(
+        lambda w, keep: jnp.where(placed_like(keep, w), w, jnp.zeros_like(w)), params, mask
+    )
 
 
 def straight_through(params: PyTree, mask: PyTree) -> PyTree:
@@ -66,19 +74,35 @@ def _straight_through_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -
 
 
 def intersect(*masks: PyTree) -> PyTree:
-    """The mask that keeps what all of ``masks`` keep, e.g. an N:M pattern of a global mask."""
+    """The mask that keeps what all of ``masks`` keep, e.g. an N:M pattern of a global mask.
+
+    Raises:
+      ValueError: if they differ in structure or shapes, listing every leaf that does.
+    """
+    for mask in masks:
+        check(mask, masks[0])
     return jax.tree.map(lambda *leaves: functools.reduce(operator.and_, leaves), *masks)
 
 
 def check(mask: PyTree, params: PyTree) -> None:
     """Raises ValueError if ``mask`` is no mask of ``params``, listing every leaf at fault."""
     trees.check_same_structure(mask, params, name="mask", like_name="params")
+    _check_bool(mask)
+
+
+def _check_bool(mask: PyTree) -> None:
+    trees.check_arrays(mask)
     if other := [f"{p} ({m.dtype})" for p, m in trees.by_path(mask).items() if m.dtype != bool]:
         raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
 
 
 def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
-    """Maps each leaf's path to ``(kept weights, all weights)``."""
+    """Maps each leaf's path to ``(kept weights, all weights)``.
+
+    Raises:
+      ValueError: if leaves are not bool, naming them.
+    """
+    _check_bool(mask)
     host = jax.device_get(mask)
     return {path: (int(np.sum(leaf)), leaf.size) for path, leaf in trees.by_path(host).items()}
 

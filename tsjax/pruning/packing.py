@@ -14,6 +14,7 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.pruning import masks
+from tsjax.pruning.placement import replicated
 
 PyTree = Any
 
@@ -34,7 +35,7 @@ def pack(mask: PyTree) -> PyTree:
       ValueError: if leaves are not bool, naming them.
     """
     masks.check(mask, mask)
-    return jax.tree.map(lambda leaf: jnp.packbits(jnp.ravel(leaf)), mask)
+    return jax.tree.map(lambda leaf: jnp.packbits(jnp.ravel(replicated(leaf))), mask)
 
 
 def unpack(packed: PyTree, like: PyTree) -> PyTree:
@@ -198,6 +199,8 @@ def _expand(parts: Any, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.nda
     if not isinstance(parts, Mapping) or not parts.keys() <= set(PARTS):
         raise ValueError(f"expected arrays {' and '.join(PARTS)}, got {str(parts)[:80]}")
     n = math.prod(shape)
+    if other := [name for name, part in parts.items() if not hasattr(part, "dtype")]:
+        raise ValueError(f"{' and '.join(other)} must be arrays")
     values, packed = (parts.get(part) for part in PARTS)
     if values is not None and values.dtype != dtype:
         raise ValueError(f"the values are {values.dtype}, expected {dtype}")

@@ -18,9 +18,9 @@ from tsjax.pruning.algorithms import (
     SparseState,
     checked,
     drop_and_grow,
+    known,
     range_problems,
     start,
-    step_problems,
     whole,
 )
 from tsjax.pruning.choice import Where, kernels
@@ -79,13 +79,13 @@ class PALS(Exchange):
 
     def problems(self) -> list[str]:
         """What is wrong with its numbers, as far as they are known."""
-        found = step_problems(self.every, self.begin, self.end)
+        found = self.share_problems("the rate", self.rate)
         for name in ("tolerance", "factor"):
             found += range_problems(name, getattr(self, name), 1, math.inf)
         for name in ("least", "most"):
             found += range_problems(name, getattr(self, name), 0, 1)
-        for step in (self.begin, self.end):
-            found += range_problems(f"the rate at step {step}", self.rate(step), 0, 1)
+        if known(self.least) and known(self.most) and np.any(self.least > np.asarray(self.most)):
+            found.append(f"least must not be above most, got {self.least} and {self.most}")
         return found
 
     def init(self, params: PyTree, key: Array) -> SparseState:

@@ -6,6 +6,8 @@ GPUs, two of every four along the contracted axis.
 
 import dataclasses
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,6 +59,7 @@ class Blocks:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"a block's sizes must be at least 1, got {self.shape}")
+        object.__setattr__(self, "shape", tuple(map(operator.index, self.shape)))
         one_of("reduce", self.reduce, _REDUCTIONS)
 
     def block(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -100,6 +103,10 @@ class Within:
     """
 
     axes: int | tuple[int, ...] = -1
+
+    def __post_init__(self) -> None:
+        axes = self.axes if isinstance(self.axes, Iterable) else (self.axes,)
+        object.__setattr__(self, "axes", tuple(map(operator.index, axes)))
 
 
 Pattern = NofM | Blocks | Slices | Within
@@ -198,10 +205,9 @@ def problem(pattern: Any, shape: tuple[int, ...]) -> str | None:
 
 
 def _axes(pattern: Within, shape: tuple[int, ...]) -> tuple[int, ...]:
-    given = (pattern.axes,) if isinstance(pattern.axes, int) else pattern.axes
-    axes = tuple(axis_of(axis, shape) for axis in given)
+    axes = tuple(axis_of(axis, shape) for axis in pattern.axes)  # type: ignore[union-attr]
     if len(set(axes)) < len(axes):
-        raise ValueError(f"axes {given} name an axis twice in the shape {shape}")
+        raise ValueError(f"axes {pattern.axes} name an axis twice in the shape {shape}")
     return axes
 
 

@@ -90,7 +90,7 @@ def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: int | Ar
       sizes: weights in each unit, of the same shapes.
       k: how many weights to keep.
     """
-    flat = jnp.concatenate([s.ravel() for s in scores])
+    flat = jnp.concatenate([s.ravel() for s in _ordered(scores)])
     weights = jnp.asarray(np.concatenate([np.ravel(s) for s in sizes]), jnp.int32)
     order = jnp.argsort(flat, descending=True, stable=True)
     kept = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(weights[order])])
@@ -104,7 +104,8 @@ def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: int | Ar
 @jax.jit
 def keep_in_groups(scores: Array, n: int | Array) -> Array:
     """Keeps the ``n`` largest scores along the last axis, ties by position."""
-    order = jnp.argsort(scores, axis=-1, descending=True, stable=True)
+    (keys,) = _ordered([scores])
+    order = jnp.argsort(keys, axis=-1, descending=True, stable=True)
     return jnp.argsort(order, axis=-1) < n
 
 

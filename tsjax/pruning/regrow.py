@@ -17,9 +17,7 @@ from tsjax.pruning.algorithms import (
     checked,
     density_problems,
     drop_and_grow,
-    range_problems,
     start,
-    step_problems,
     whole,
 )
 from tsjax.pruning.allocation import erk
@@ -75,10 +73,8 @@ class Regrow(Exchange):
 
     def problems(self) -> list[str]:
         """What is wrong with its numbers, as far as they are known."""
-        found = density_problems(self.density) + step_problems(self.every, self.begin, self.end)
-        for step in (self.begin, self.end):
-            found += range_problems(f"the share dropped at step {step}", self.drop(step), 0, 1)
-        return found
+        found = density_problems("density", self.density)
+        return found + self.share_problems("the share dropped", self.drop)
 
     def init(self, params: PyTree, key: Array) -> SparseState:
         """A random mask, leaf by leaf at the allocated density.

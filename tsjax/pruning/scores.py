@@ -4,6 +4,8 @@ What a criterion needs beside the weights is an argument: gradients from
 :func:`tsjax.pruning.gradient_moments` or from any train step, input norms from
 :func:`tsjax.pruning.input_squares`. A complex weight has one score, by its modulus; where it is
 stored as two leaves ``real`` and ``imag``, both get that score.
+
+Products are taken in float32 at least: those of two small float16 numbers would all be zero.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from jax import Array
 
 from tsjax import trees
 from tsjax.pruning.choice import pairs
+from tsjax.pruning.placement import placed_like
+from tsjax.wording import listing
 
 PyTree = Any
 
@@ -41,9 +45,13 @@ def random(params: PyTree, key: Array) -> PyTree:
       params: tree of arrays; only shapes are read.
       key: a JAX random key.
     """
+    trees.check_arrays(params)
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(key, max(1, len(leaves)))
-    draws = [jax.random.uniform(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=False)]
+    draws = [
+        placed_like(jax.random.uniform(k, leaf.shape), leaf)
+        for k, leaf in zip(keys, leaves, strict=False)
+    ]
     return _joined(jax.tree.unflatten(treedef, draws), _first)
 
 
@@ -59,7 +67,7 @@ def saliency(params: PyTree, grads: PyTree) -> PyTree:
       grads: gradients of a loss, a tree like ``params``.
     """
     _check_like(grads, params)
-    return jax.tree.map(jnp.multiply, _modulus(params), _modulus(grads))
+    return jax.tree.map(lambda w, g: _wide(w) * _wide(g), _modulus(params), _modulus(grads))
 
 
 def snip(params: PyTree, grads: PyTree) -> PyTree:
@@ -75,12 +83,11 @@ def snip(params: PyTree, grads: PyTree) -> PyTree:
     scores = saliency(params, grads)
     leaves = trees.by_path(scores)
     again = set(pairs(leaves).values())
-    # Sums overflow, and shares underflow, in float16.
-    once = [_wide(leaf) for path, leaf in leaves.items() if path not in again]
+    once = [leaf for path, leaf in leaves.items() if path not in again]
     total = sum((jnp.sum(leaf) for leaf in once), start=jnp.zeros(()))
     # A network that nothing reaches has no sensitivity at all; its shares are then zero.
     safe = jnp.where(total > 0, total, 1)
-    return jax.tree.map(lambda score: _wide(score) / safe, scores)
+    return jax.tree.map(lambda score: score / safe, scores)
 
 
 def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
@@ -97,7 +104,9 @@ def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
     """
     _check_like(squared_grads, params)
     squares = _joined(squared_grads, jnp.add)
-    return jax.tree.map(lambda w, f: 0.5 * jnp.square(w) * f, _modulus(params), squares)
+    return jax.tree.map(
+        lambda w, f: 0.5 * jnp.square(_wide(w)) * _wide(f), _modulus(params), squares
+    )
 
 
 def movement(params: PyTree, grads: PyTree, scores: PyTree | None = None) -> PyTree:
@@ -113,7 +122,7 @@ def movement(params: PyTree, grads: PyTree, scores: PyTree | None = None) -> PyT
       scores: the scores before this step; zeros by default.
     """
     _check_like(grads, params)
-    moved = jax.tree.map(lambda w, g: -jnp.real(w * g), params, grads)
+    moved = jax.tree.map(lambda w, g: -jnp.real(_wide(w) * _wide(g)), params, grads)
     moved = _joined(moved, jnp.add)
     return moved if scores is None else jax.tree.map(jnp.add, scores, moved)
 
@@ -130,11 +139,17 @@ def wanda(params: PyTree, squares: PyTree) -> PyTree:
     """
     _check_like(squares, params)
     joined = _joined(squares, jnp.maximum)
-    return jax.tree.map(lambda w, x: (w * jnp.sqrt(x)).astype(w.dtype), _modulus(params), joined)
+    return jax.tree.map(lambda w, x: _wide(w) * jnp.sqrt(_wide(x)), _modulus(params), joined)
 
 
 def _modulus(tree: PyTree) -> PyTree:
     trees.check_arrays(tree)
+    if keys := [
+        path
+        for path, leaf in trees.by_path(tree).items()
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+    ]:
+        raise ValueError(f"these leaves are no numbers, but random keys: {listing(keys)}")
     return _joined(jax.tree.map(jnp.abs, tree), jnp.hypot)
 
 
@@ -150,6 +165,7 @@ def _joined(tree: PyTree, join: Callable[[Array, Array], Array]) -> PyTree:
 
 
 def _wide(leaf: Array) -> Array:
+    leaf = jnp.asarray(leaf)
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 

@@ -13,6 +13,7 @@ from tsjax import trees
 from tsjax.pruning import patterns, ranking
 from tsjax.pruning.choice import Where, choose, kernels, look_up, matches, pairs
 from tsjax.pruning.patterns import NofM, Pattern, Within
+from tsjax.pruning.placement import placed_like, replicated
 from tsjax.wording import listing, near
 
 PyTree = Any
@@ -48,8 +49,9 @@ def select(
     Args:
       scores: tree of real scores, as from :func:`tsjax.pruning.magnitude`.
       density: share of the chosen weights to keep, in (0, 1]; or a table ``{glob: share}``, as from
-        :func:`tsjax.pruning.erk`, whose first matching entry holds for a leaf, and each of whose
-        entries is ranked by itself. Left out for a :class:`NofM` pattern, which fixes it.
+        :func:`tsjax.pruning.erk`, whose first matching entry holds for a leaf, or the one that is
+        its path, and each of whose entries is ranked by itself. Left out for a :class:`NofM`
+        pattern, which fixes it.
       scope: which weights are ranked together: ``"global"`` all, ``"leaf"`` those of a leaf, a
         sequence of globs over paths (``("encoder/*", "decoder/*")``) those that match the same, or
         a function from path to group. Each group obtains the density. Not with a table.
@@ -78,12 +80,15 @@ def select(
     fixed = {path: p for path, p in patterns_of.items() if isinstance(p, NofM)}
     kept = {path: _n_of_m(ranked[path], p) for path, p in fixed.items()}
     rest = {path: score for path, score in ranked.items() if path not in fixed}
-    others = (*rest, *(partner[path] for path in rest if path in partner))
-    _check_table(density, fixed, others)
+    _check_table(density, *(_with_partners(paths, partner) for paths in (fixed, rest)))
     for group, share in _groups(rest, density, scope, partner.values()):
         kept |= _keep({path: rest[path] for path in group}, share, patterns_of)
     kept |= {imag: kept[real] for real, imag in partner.items()}
-    return trees.map_with_path(lambda p, s: kept.get(p, jnp.ones(s.shape, bool)), scores)
+
+    def masked(path: str, score: Any) -> Array:
+        return placed_like(kept.get(path, jnp.ones(score.shape, bool)), score)
+
+    return trees.map_with_path(masked, scores)
 
 
 def kept_count(density: Density, n: int) -> int | Array:
@@ -120,7 +125,7 @@ def _keep(
         masks = ranking.keep_largest(leaves, k)
     else:
         reduce = tuple(getattr(patterns_of[path], "reduce", "mean") for path in scores)
-        masks = _keep_blocks(leaves, k, units, reduce)
+        masks = _keep_blocks(list(map(replicated, leaves)), k, units, reduce)
     return found | dict(zip(scores, masks, strict=True))
 
 
@@ -141,20 +146,22 @@ def _keep_blocks(
 
 
 def _within(score: Array, density: Density, pattern: Within) -> Array:
-    rows = patterns.rows(score, pattern)
+    rows = patterns.rows(replicated(score), pattern)
     kept = ranking.keep_in_groups(rows, kept_count(density, rows.shape[-1]))
     return patterns.unrow(kept, score.shape, pattern)
 
 
 def _n_of_m(score: Array, pattern: NofM) -> Array:
-    kept = ranking.keep_in_groups(patterns.groups(score, pattern), pattern.n)
+    kept = ranking.keep_in_groups(patterns.groups(replicated(score), pattern), pattern.n)
     return patterns.ungroup(kept, score.shape, pattern)
 
 
+def _with_partners(paths: Collection[str], partner: Mapping[str, str]) -> list[str]:
+    return [*paths, *(partner[path] for path in paths if path in partner)]
+
+
 def _check_table(
-    density: Density | Mapping[str, Density] | None,
-    fixed: Mapping[str, NofM],
-    others: Collection[str],
+    density: Density | Mapping[str, Density] | None, fixed: Sequence[str], others: Sequence[str]
 ) -> None:
     """Raises ValueError where a density is given to leaves whose pattern fixes it."""
     if not fixed or density is None:
