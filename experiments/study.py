@@ -50,7 +50,7 @@ def run(settings: study.StudySettings) -> records.Study:
         ladder=ladder,
         finetuned=tuple(t.record for t in tuned),
         costs=study.forward_costs(task, trained, masks, settings.cost_batches),
-        sizes=study.file_sizes(models),
+        sizes=study.file_sizes(trained, models),
         forecasts=study.forecasts(task, variants),
         warnings=warnings,
         seconds=time.perf_counter() - began,

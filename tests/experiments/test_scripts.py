@@ -147,6 +147,9 @@ def test_study_ends_in_a_report(csv, tmp_path):
     assert two["flops"] == 2 * one["flops"] > 2 * one["sparse_flops"] > 0
     assert one["nonzero"] == result["finetuned"][0]["rung"]["nonzero"] < one["params"]
     assert one["uncounted"] == {}
+    # The dense file is that of the dense model, whose weights compress less than zeros.
+    (size,) = result["sizes"]
+    assert size["sparse_gzip"] < size["masked_gzip"] < size["dense_gzip"]
     # In the file's own units, with the scale undone.
     truth = [f["truth"] for f in result["forecasts"] if f["channel"] == "load"]
     assert 80 < np.mean(truth) < 120

@@ -382,6 +382,9 @@ def test_sizes_are_those_of_the_files(path):
     gone = 10_000 - int(mask["w"].sum())
     assert abs(sizes.dense - sizes.sparse - (4 * gone - 1250)) < 100
     assert sizes.sparse_gzip < sizes.masked_gzip < sizes.dense_gzip
+    # Of weights that are zero already, the dense ones have to be given.
+    assert interop.file_sizes(zeroed(params, mask), mask).dense_gzip == sizes.masked_gzip
+    assert interop.file_sizes(zeroed(params, mask), mask, params) == sizes
 
 
 def test_sizes_of_a_mask_that_keeps_all_are_equal():

@@ -136,7 +136,7 @@ def read_sparse(path: str | os.PathLike[str], like: PyTree | None = None) -> tup
     )
 
 
-def file_sizes(params: PyTree, mask: PyTree) -> FileSizes:
+def file_sizes(params: PyTree, mask: PyTree, dense: PyTree | None = None) -> FileSizes:
     """How large a model's files are, dense and pruned, plain and compressed.
 
     The files are made in memory and counted; nothing is written. Sixteen million float32 weights
@@ -145,6 +145,7 @@ def file_sizes(params: PyTree, mask: PyTree) -> FileSizes:
     Args:
       params: tree of arrays.
       mask: tree of bool arrays with the structure and shapes of ``params``.
+      dense: the weights before they were pruned, where ``params`` are zero already: zeros compress.
 
     Raises:
       ValueError: as :func:`write_sparse`.
@@ -154,7 +155,7 @@ def file_sizes(params: PyTree, mask: PyTree) -> FileSizes:
     sizes = [
         (len(data), len(gzip.compress(data, GZIP_LEVEL, mtime=0)))
         for data in (
-            _encoded(params, everything),
+            _encoded(params if dense is None else dense, everything),
             _encoded(masked, everything),
             _encoded(params, mask),
         )

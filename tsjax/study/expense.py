@@ -65,13 +65,18 @@ def forward_costs(
     return tuple(found)
 
 
-def file_sizes(models: Mapping[float, tuple[PyTree, PyTree]]) -> tuple[records.Size, ...]:
-    """Sizes of the files of pruned models.
+def file_sizes(
+    trained: Trained, models: Mapping[float, tuple[PyTree, PyTree]]
+) -> tuple[records.Size, ...]:
+    """Sizes of the files of pruned models, and of the dense one.
 
     Args:
+      trained: the dense model.
       models: weights and mask by density.
     """
     return tuple(
-        records.Size(density, **dataclasses.asdict(interop.file_sizes(params, mask)))
+        records.Size(
+            density, **dataclasses.asdict(interop.file_sizes(params, mask, trained.params))
+        )
         for density, (params, mask) in models.items()
     )
