@@ -180,11 +180,10 @@ def schedule_problems(
     steps: Sequence[Step],
     problems: Callable[[str, Any], list[str]],
 ) -> list[str]:
-    """What is wrong with a schedule's numbers at its first and at its last step."""
-    found = []
-    for step in steps:
-        found += problems(f"{name} at step {step}", schedule(step))
-    return found
+    """What is wrong with a schedule's numbers at these steps."""
+    return [
+        problem for step in steps for problem in problems(f"{name} at step {step}", schedule(step))
+    ]
 
 
 def changes(every: Step, begin: Step, end: Step, first: int) -> tuple[Step, ...]:
@@ -200,23 +199,21 @@ def changes(every: Step, begin: Step, end: Step, first: int) -> tuple[Step, ...]
 
 def range_problems(name: str, number: Any, least: float, most: float) -> list[str]:
     """Whether a number lies in ``[least, most]``, if it is known; or all of several."""
-    if not known(number):
-        return []
-    given = np.asarray(number, float)
-    if np.all((least <= given) & (given <= most * _ROUNDING)):
-        return []
     bound = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
-    return [f"{name} must be {bound}, got {number}"]
+    return _problems(name, number, bound, lambda x: (least <= x) & (x <= most * _ROUNDING))
 
 
 def density_problems(name: str, density: Any) -> list[str]:
     """Whether a share lies in ``(0, 1]``, if it is known; or all of several."""
-    if not known(density):
+    return _problems(name, density, "in (0, 1]", lambda x: (x > 0) & (x <= _ROUNDING))
+
+
+def _problems(
+    name: str, number: Any, bound: str, within: Callable[[np.ndarray], np.ndarray]
+) -> list[str]:
+    if not known(number) or np.all(within(np.asarray(number, float))):
         return []
-    given = np.asarray(density, float)
-    if np.all((given > 0) & (given <= _ROUNDING)):
-        return []
-    return [f"{name} must be in (0, 1], got {density}"]
+    return [f"{name} must be {bound}, got {number}"]
 
 
 def known(number: Any) -> bool:
