@@ -15,8 +15,8 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.costs.origins import NOWHERE, Origin, leaf
-from tsjax.costs.rules import size_of
 from tsjax.costs.walking import Products, walk
+from tsjax.work import size_of
 
 PyTree = Any
 
@@ -100,7 +100,7 @@ class Count:
 def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
     """Counts the floating-point operations of `fn(params, *inputs)` by tracing it.
 
-    The rules per primitive are in `costs.rules` and in docs/costs.md. A loop whose length the
+    The rules per primitive are in `tsjax.work` and in docs/costs.md. A loop whose length the
     program does not fix (`while`) counts one turn, and is listed in `uncounted`; of a `cond`, the
     branch with the most flops counts.
 

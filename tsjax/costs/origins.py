@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from jax.extend import core
 
-from tsjax.costs.rules import size_of
+from tsjax.work import size_of
 
 Origin = frozenset[tuple[str, Fraction]]
 """{(leaf path, share of the value's elements that come from the leaf)}; empty: from no leaf."""

@@ -9,7 +9,7 @@ from typing import Any
 from jax.extend import core
 
 from tsjax.costs.origins import NOWHERE, Origin, follow
-from tsjax.costs.rules import NO_WORK, RULES, size_of, window_size
+from tsjax.work import NO_WORK, RULES, size_of, window_size
 
 Products = Counter[tuple[Origin, Origin]]
 # The name stacks of an equation and of those that hold it, outermost first.

@@ -3,7 +3,7 @@
 A rule gets a jaxpr equation and returns its `Work`, or None where it does not know this case (say,
 a complex argument); the case is then reported as uncounted. To add a primitive, write the rule and
 enter it in `RULES`; an elementwise one is a line in `_ELEMENTWISE`. Primitives that hold a jaxpr of
-their own (scan, cond, ...) are in `walking`.
+their own (scan, cond, ...) are counted by those who walk programs.
 
 Floating-point work only: the same operation on integers or booleans is 0 flops.
 """
