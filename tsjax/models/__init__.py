@@ -21,6 +21,7 @@ from tsjax.models.registry import (
     init,
     input_shapes,
 )
+from tsjax.models.sizes import config_from_params, sized_forward
 from tsjax.models.transformer import Transformer, TransformerConfig
 
 __all__ = [
@@ -39,9 +40,11 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "config",
+    "config_from_params",
     "create",
     "fields",
     "forward",
     "init",
     "input_shapes",
+    "sized_forward",
 ]

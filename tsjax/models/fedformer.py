@@ -202,6 +202,17 @@ class FEDformerConfig(DecompositionConfig):
         }
 
     @property
+    def wavelet_channels(self) -> tuple[int, int]:
+        """Channels of the wavelet self blocks: the encoder's and the decoder's."""
+        first, second = spread(self.wavelet_c, 2)
+        return first or max(1, self.d_model // 4), second or max(1, self.decoder_width // 4)
+
+    @property
+    def cross_channels(self) -> int:
+        """Channels of the wavelet cross block."""
+        return self.cross_c or max(1, self.decoder_width // 8)
+
+    @property
     def projections(self) -> tuple[str, str]:
         """Which of query, key and value there are in self blocks, and in cross blocks."""
         if self.dead_projections:
@@ -269,15 +280,15 @@ def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
     """The shared blocks: encoder, decoder, cross."""
     assert not isinstance(c.modes, tuple)
 
-    def own(index: int, name: str, heads: Heads, width: int) -> WaveletBlock:
-        channels = spread(c.wavelet_c, 2)[index] or max(1, width // 4)
+    def own(index: int, name: str, heads: Heads) -> WaveletBlock:
+        channels = c.wavelet_channels[index]
         alpha = spread(c.wavelet_alpha, 2)[index]
         mixing = f"{name}_mixing"
         return WaveletBlock(heads, channels, c.wavelet_k, alpha, c.wavelet_skip, name=mixing)
 
     cross = WaveletCross(
         c.cross_heads[0],
-        channels=c.cross_c or max(1, c.decoder_width // 8),
+        channels=c.cross_channels,
         order=c.cross_k,
         modes=c.modes or MOST_MODES,
         scale=_cross_scale(c),
@@ -285,8 +296,8 @@ def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
         dead=c.dead_projections,
         name="cross_mixing",
     )
-    encoder = own(0, "encoder", c.encoder_heads[0], c.d_model)
-    return encoder, own(1, "decoder", c.self_heads[0], c.decoder_width), cross
+    encoder = own(0, "encoder", c.encoder_heads[0])
+    return encoder, own(1, "decoder", c.self_heads[0]), cross
 
 
 def _cross_scale(c: FEDformerConfig) -> float:
