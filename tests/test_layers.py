@@ -16,9 +16,11 @@ THIRD_PARTY = {
 ALLOWED = {
     "wording": (set(), set()),
     "trees": (set(), {"jax"}),
+    "work": (set(), {"jax"}),
     "data": ({"wording"}, {"numpy", "pandas"}),
     "pruning": ({"trees", "wording"}, {"jax", "numpy", "optax"}),
-    "costs": ({"trees", "wording"}, {"jax", "numpy"}),
+    "structure": ({"trees", "wording", "work"}, {"jax", "numpy"}),
+    "costs": ({"trees", "wording", "work"}, {"jax", "numpy"}),
     "models": ({"trees", "wording"}, {"jax", "numpy", "flax"}),
     "training": ({"pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
     "interop": (
@@ -81,6 +83,7 @@ def test_only_experiments_read_flags():
     [
         ("pruning", {"flax", "pandas", "orbax", "matplotlib"}),
         ("costs", {"flax", "pandas", "optax", "matplotlib"}),
+        ("structure", {"flax", "pandas", "optax", "matplotlib"}),
         ("data", {"jax", "flax", "matplotlib"}),
         ("models", {"pandas", "matplotlib", "tqdm"}),
         ("interop", {"safetensors", "torch"}),

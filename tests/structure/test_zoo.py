@@ -1,0 +1,88 @@
+"""Architectures of many kinds, in five frameworks: what must be found, and that every cut runs."""
+
+import jax
+import numpy as np
+import pytest
+from zoo import CASES, axis_group, leaf_axis, units
+
+from tsjax import structure
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def analysed(case):
+    fn, params, inputs = case.build()
+    return fn, params, inputs, structure.find_groups(fn, params, *inputs)
+
+
+def members(group):
+    return {str(member) for member in group.members}
+
+
+def plain(text):
+    return text.split("#")[0]
+
+
+@cases
+def test_groups_are_those_that_the_architecture_has(case):
+    *_, groups = analysed(case)
+    found = [[axis_group(groups, text) for text in texts] for texts in case.free]
+    for texts, each in zip(case.free, found, strict=True):
+        assert {group.name for group in each} == {each[0].name}, texts
+        assert each[0].frozen is None, f"{texts}: {each[0].frozen}"
+        if case.complete:
+            assert members(each[0]) == set(map(plain, texts))
+    names = [each[0].name for each in found]
+    assert len(set(names)) == len(names), "groups of different axes are one"
+    for texts in case.together:
+        assert len({axis_group(groups, text).name for text in texts}) == 1, texts
+    for text, why in case.frozen.items():
+        reason = axis_group(groups, text).frozen
+        assert reason is not None, f"{text} is free"
+        assert why in str(reason).lower(), f"{text}: {reason}"
+    for text, layout in case.layout.items():
+        path, axis, _ = leaf_axis(text)
+        group = axis_group(groups, text)
+        (ours,) = (m.units for m in group.members if (m.path, m.axis) == (path, axis))
+        assert_same_partition(ours, units(layout))
+
+
+def assert_same_partition(a, b):
+    assert a.shape == b.shape
+    pairs = set(zip(a.tolist(), b.tolist(), strict=True))
+    assert len(pairs) == len(set(a.tolist())) == len(set(b.tolist()))
+    assert ((a < 0) == (b < 0)).all()
+
+
+@cases
+def test_every_free_group_can_be_cut_to_any_size(case):
+    fn, params, inputs, groups = analysed(case)
+    want = jax.eval_shape(fn, params, *inputs)
+    rng = np.random.default_rng(0)
+    trials = [
+        {g.name: rng.permutation(g.size)[:size]} for g in groups.free for size in range(1, g.size)
+    ]
+    trials += [
+        {g.name: rng.permutation(g.size)[: rng.integers(1, g.size)] for g in groups.free}
+        for _ in range(5)
+    ]
+    for keep in trials:
+        small = structure.slice(params, structure.plan(groups, params, keep=keep))
+        assert jax.eval_shape(fn, small, *inputs) == want, keep
+
+
+@cases
+def test_cut_models_run_and_exact_groups_equal_zeroed_ones(case):
+    fn, params, inputs, groups = analysed(case)
+    exact = {axis_group(groups, text).name for text in case.exact}
+    for group in groups.free:
+        plan = structure.plan(groups, params, keep={group.name: range(1, group.size)})
+        got = fn(structure.slice(params, plan), *inputs)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got)), group.name
+        if group.name in exact:
+            zeroed = fn(structure.zero(params, plan), *inputs)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, zeroed)
+
+
+def test_the_zoo_is_large():
+    assert len(CASES) >= 70

@@ -1,0 +1,38 @@
+"""Structured pruning of any JAX function: dependency groups, exact targets, smaller leaves.
+
+groups = structure.find_groups(fn, params, *inputs)
+plan = structure.plan(groups, params, target=structure.Params(0.5))
+small = structure.slice(params, plan)
+"""
+
+from tsjax.structure.equations import Equation, Reason
+from tsjax.structure.groups import Group, Groups, Member, explain, find_groups
+from tsjax.structure.importance import Importance, fisher, l1, l2, norm, random, taylor
+from tsjax.structure.planning import Flops, Params, Plan, plan
+from tsjax.structure.rules import rule
+from tsjax.structure.slicing import scatter, slice, zero  # noqa: A004
+
+__all__ = [
+    "Equation",
+    "Flops",
+    "Group",
+    "Groups",
+    "Importance",
+    "Member",
+    "Params",
+    "Plan",
+    "Reason",
+    "explain",
+    "find_groups",
+    "fisher",
+    "l1",
+    "l2",
+    "norm",
+    "plan",
+    "random",
+    "rule",
+    "scatter",
+    "slice",
+    "taylor",
+    "zero",
+]

@@ -1,0 +1,128 @@
+"""Floating-point operations of a followed program, as a function of its dims' sizes.
+
+The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.work`), without tracing
+again for every size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+
+from tsjax.structure import axes
+from tsjax.structure.axes import Dim
+from tsjax.structure.equations import Axes
+from tsjax.structure.programs import Program, Step
+from tsjax.work import RULES
+
+
+@dataclass(frozen=True)
+class _Aval:
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class _Var:
+    aval: _Aval
+
+
+@dataclass(frozen=True)
+class _Resized:
+    """What the rules of :mod:`tsjax.work` read of an equation."""
+
+    primitive: Any
+    params: Mapping[str, Any]
+    invars: Sequence[_Var]
+    outvars: Sequence[_Var]
+
+
+@dataclass
+class Flops:
+    """The operations of a program; call it with the dims that have another size than their own.
+
+    Attributes:
+      fixed: operations that depend on no dim that can be cut.
+      steps: (how often, equation) of those that do.
+      choices: (how often, branches) of conditionals, of which the dearest branch counts.
+    """
+
+    fixed: int = 0
+    steps: list[tuple[int, Step]] = field(default_factory=list)
+    choices: list[tuple[int, list["Flops"]]] = field(default_factory=list)
+
+    def __call__(self, sizes: Mapping[Dim, int]) -> int:
+        """The operations with these sizes of dims, the others being as they are."""
+        total = self.fixed + sum(times * _flops(step, sizes) for times, step in self.steps)
+        for times, branches in self.choices:
+            total += times * max(branch(sizes) for branch in branches)
+        return total
+
+
+def flops_of(program: Program) -> Flops:
+    """The operations of a program on which its outputs depend."""
+    found = Flops()
+    _add(found, program, [True] * len(program.outs), 1)
+    return found
+
+
+def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> None:
+    needed = _needed(program, live)
+    for step in program.steps:
+        used = [var in needed for var in step.eqn.outvars]
+        if not (any(used) or step.eqn.effects):
+            continue
+        p, name = step.eqn.params, step.eqn.primitive.name
+        if name == "cond":
+            branches = [Flops() for _ in step.bodies]
+            for branch, body in zip(branches, step.bodies, strict=True):
+                _add(branch, body, used, 1)
+            found.choices.append((times, branches))
+        elif name == "scan":
+            carry = p["num_carry"]
+            _add(found, step.bodies[0], [True] * carry + used[carry:], times * int(p["length"]))
+        elif step.bodies:
+            for body in step.bodies:
+                # Of a `while` one turn counts, its condition and what it carries.
+                _add(found, body, used if len(used) == len(body.outs) else [True], times)
+        elif all(axes.frozen(axis) or axis.size == 1 for each in step.ins for axis in each) and all(
+            axes.frozen(axis) or axis.size == 1 for each in step.outs for axis in each
+        ):
+            found.fixed += times * _flops(step, {})
+        else:
+            found.steps.append((times, step))
+
+
+def _needed(program: Program, live: Sequence[bool]) -> set[Any]:
+    """The variables on which a live output or an effect depends."""
+    jaxpr = program.jaxpr
+    pairs = zip(jaxpr.outvars, live, strict=True)
+    needed = {var for var, used in pairs if used and not isinstance(var, core.Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(var in needed for var in eqn.outvars):
+            needed.update(var for var in eqn.invars if not isinstance(var, core.Literal))
+    return needed
+
+
+def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
+    rule: Callable[[Any], Any] | None = RULES.get(step.eqn.primitive.name)
+    if rule is None:
+        return 0
+
+    def resized(variables: Sequence[Any], found: Sequence[Axes]) -> list[_Var]:
+        return [
+            _Var(_Aval(tuple(axes.size_in(axis, sizes) for axis in each), var.aval.dtype))
+            for var, each in zip(variables, found, strict=True)
+        ]
+
+    eqn = step.eqn
+    work = rule(
+        _Resized(
+            eqn.primitive,
+            eqn.params,
+            resized(eqn.invars, step.ins),
+            resized(eqn.outvars, step.outs),
+        )
+    )
+    return work.flops if work else 0

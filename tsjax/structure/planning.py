@@ -1,0 +1,360 @@
+"""Which units to cut: from importance and a target to exact sizes.
+
+All units of all groups are put in one order, the order in which they would be cut. A target is met
+by cutting the first so many of them; how many is found by bisection on the size of the cut model,
+counted anew each time.
+"""
+
+import bisect
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from tsjax import trees
+from tsjax.structure.groups import Group, Groups
+from tsjax.structure.importance import Importance, l2
+from tsjax.wording import listing, near, one_of
+
+PyTree = Any
+Which = str | Callable[[Group], bool] | Sequence["str | Callable[[Group], bool]"]
+"""A glob over a group's name and its members (``path:axis``), a predicate, or several of these."""
+
+SCOPES = ("uniform", "global")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Target: this share of the dense model's parameters is kept.
+
+    Where the tree has the collections of Flax (``params`` beside others), those under ``params``
+    count; else all leaves that are no integers.
+
+    Attributes:
+      share: in (0, 1].
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        _check_share(self)
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Target: this share of the dense function's floating-point operations is kept.
+
+    They are counted as ``tsjax.costs.count`` does, on the inputs that the groups were found with.
+
+    Attributes:
+      share: in (0, 1].
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        _check_share(self)
+
+
+Target = Params | Flops
+
+
+def _check_share(target: Target) -> None:
+    if not 0 < target.share <= 1:
+        raise ValueError(
+            f"{type(target).__name__} takes the share to keep, in (0, 1], got {target.share}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units are kept; made by :func:`plan`.
+
+    Attributes:
+      groups: what was planned for.
+      keep: {group name: kept units, ascending}, for every group.
+      target: what was asked for, None where nothing was.
+      params: number of parameters, before and after.
+      flops: floating-point operations, before and after.
+    """
+
+    groups: Groups = field(repr=False)
+    keep: dict[str, np.ndarray] = field(repr=False)
+    target: Target | None
+    params: tuple[int, int]
+    flops: tuple[int, int]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """{group name: number of kept units}."""
+        return {name: len(units) for name, units in self.keep.items()}
+
+    @property
+    def asked(self) -> float | None:
+        """The share that was asked for."""
+        return self.target.share if self.target else None
+
+    @property
+    def got(self) -> float:
+        """The share that is kept, of parameters or, where they were asked for, of FLOPs."""
+        before, after = self.flops if isinstance(self.target, Flops) else self.params
+        return after / before if before else 1.0
+
+    def __str__(self) -> str:
+        cut = [(n, len(u), self.groups[n].size) for n, u in self.keep.items()]
+        lines = [f"{name}: {kept} of {size}" for name, kept, size in cut if kept < size]
+        for what, (before, after) in (("parameters", self.params), ("FLOPs", self.flops)):
+            lines.append(f"{what}: {after:,} of {before:,} ({after / max(before, 1):.3f})")
+        return "\n".join(lines)
+
+
+def plan(
+    groups: Groups,
+    params: PyTree,
+    *,
+    target: Target | None = None,
+    importance: Importance = l2,
+    scope: str = "uniform",
+    round_to: int | Mapping[str, int] = 1,
+    minimum: int | float | Mapping[str, int | float] = 1,
+    ignore: Which = (),
+    keep: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Chooses which units of which groups to keep.
+
+    Args:
+      groups: from :func:`find_groups`.
+      params: the tree that the groups were found for, with weights where ``importance`` reads them.
+      target: :class:`Params` or :class:`Flops`; None where ``keep`` says it all.
+      importance: scores of units, lowest cut first: :func:`l1`, :func:`l2`, :func:`norm`,
+        :func:`taylor`, :func:`fisher`, :func:`random`, :func:`activation`, or a function of yours.
+      scope: ``uniform`` cuts the same share of every group; ``global`` ranks the units of all
+        groups together.
+      round_to: what kept sizes are multiples of, for all groups or by glob, the first that matches
+        holding, as ``{"*:1": 8}``. A group can always stay whole, and a smaller one does.
+      minimum: units that every group keeps, or their share where it is a float; for all groups or
+        by glob.
+      ignore: groups that stay whole.
+      keep: what some groups keep, by name or glob: unit indices, a number of units, or a share as
+        a float. The target is met by cutting the others.
+
+    Returns:
+      The plan. What is got differs from the target by less than one step, which is one unit or
+      ``round_to`` units of one group.
+
+    Raises:
+      ValueError: for a target that cannot be met, with the smallest share that can and the groups
+        that hold it up; for options that make no sense; for groups that are frozen, or unknown.
+    """
+    one_of("scope", scope, SCOPES)
+    if target is None and keep is None:
+        raise ValueError("say what to keep: target=Params(0.5), Flops(0.5), or keep={group: ...}")
+    _check_shapes(groups, params)
+    chosen = _matched(groups, keep or {})
+    if stuck := [name for name in chosen if groups[name].frozen]:
+        reasons = "; ".join(f"{name}: {groups[name].frozen}" for name in stuck)
+        raise ValueError(f"keep names groups that cannot be cut: {reasons}")
+    free = [g for g in groups.free if g.name not in chosen and not _matches(g, ignore)]
+    ranked = [*free, *(groups[name] for name in chosen)]
+    scores = _checked_scores(importance(ranked, params), groups)
+    kept = {group.name: np.arange(group.size) for group in groups}
+    for name, what in chosen.items():
+        kept[name] = _explicit(groups[name], what, scores.get(name))
+    if target is not None:
+        cuts = [_Cuts(g, scores[g.name], round_to, minimum) for g in free]
+        _meet(groups, params, target, kept, _in_order(cuts, scope))
+    sizes = {name: len(units) for name, units in kept.items()}
+    count, flops = _counter(groups, params), _flop_counter(groups)
+    return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)))
+
+
+# Options.
+
+
+def _matches(group: Group, which: Which) -> bool:
+    if isinstance(which, str):
+        names = (group.name, *map(str, group.members))
+        return any(fnmatch.fnmatchcase(name, which) for name in names)
+    return which(group) if callable(which) else any(_matches(group, each) for each in which)
+
+
+def _matched(groups: Groups, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table says of each group that one of its globs matches, the first one holding."""
+    found: dict[str, Any] = {}
+    for pattern, value in table.items():
+        matched = [g.name for g in groups if g.name == pattern]
+        matched = matched or [g.name for g in groups.free if _matches(g, pattern)]
+        if not matched:
+            names = [group.name for group in groups]
+            raise ValueError(f"no group matches {pattern!r}{near(pattern, names)}")
+        for name in matched:
+            found.setdefault(name, value)
+    return found
+
+
+def _option(group: Group, value: Any, default: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return next((v for pattern, v in value.items() if _matches(group, pattern)), default)
+
+
+def _least(group: Group, minimum: int | float) -> int:
+    wrong = minimum < 0 or (isinstance(minimum, float) and minimum > 1)
+    if wrong or isinstance(minimum, bool):
+        raise ValueError(f"minimum must be a number of units, or a share as a float, got {minimum}")
+    units = -(-minimum * group.size // 1) if isinstance(minimum, float) else minimum
+    return min(group.size, max(1, int(units)))
+
+
+def _explicit(group: Group, what: Any, scores: np.ndarray | None) -> np.ndarray:
+    if isinstance(what, bool | float | int | np.integer | np.floating):
+        share = isinstance(what, float | np.floating)
+        count = round(float(what) * group.size) if share else int(what)
+        if isinstance(what, bool) or not 1 <= count <= group.size or (share and what > 1):
+            raise ValueError(
+                f"{group.name} has {group.size} units and keeps at least one, got {what!r}"
+            )
+        assert scores is not None
+        return np.sort(np.argsort(-scores, kind="stable")[:count])
+    units = np.asarray(what)
+    fine = units.ndim == 1 and units.size and np.issubdtype(units.dtype, np.integer)
+    if not fine or len(set(units.tolist())) < units.size:
+        raise ValueError(f"{group.name} keeps a list of different unit indices, got {what!r}")
+    if units.min() < 0 or units.max() >= group.size:
+        raise ValueError(f"{group.name} has units 0 to {group.size - 1}, got {what!r}")
+    return np.sort(units)
+
+
+def _checked_scores(scores: Mapping[str, Any], groups: Groups) -> dict[str, np.ndarray]:
+    found = {}
+    for name, values in scores.items():
+        array = np.asarray(values, np.float64)
+        if array.shape != (groups[name].size,):
+            size = groups[name].size
+            raise ValueError(f"importance of {name} has shape {array.shape}, not ({size},)")
+        if np.isnan(array).any():
+            raise ValueError(f"importance of {name} is not a number for some units")
+        found[name] = array
+    return found
+
+
+def _check_shapes(groups: Groups, params: PyTree) -> None:
+    have = {path: tuple(leaf.shape) for path, leaf in trees.by_path(params).items()}
+    want = groups.shapes({})
+    if have != want:
+        differ = [p for p in {**have, **want} if have.get(p) != want.get(p)]
+        raise ValueError(
+            f"params are not those that the groups were found for: {listing(differ, 5)} differ"
+        )
+
+
+# The order of cuts.
+
+
+class _Cuts:
+    """The steps in which a group is cut, from whole to its minimum."""
+
+    def __init__(self, group: Group, scores: np.ndarray, round_to: Any, minimum: Any) -> None:
+        multiple = _option(group, round_to, 1)
+        if isinstance(multiple, bool) or multiple != int(multiple) or multiple < 1:
+            raise ValueError(f"round_to must be a positive whole number, got {multiple}")
+        least = _least(group, _option(group, minimum, 1))
+        self.group = group
+        # Most important first: a size is kept by taking so many from the front.
+        self.order = np.argsort(-scores, kind="stable")
+        self.ranked = scores[self.order]
+        smaller = range((group.size - 1) // multiple * multiple, 0, -int(multiple))
+        self.sizes = [group.size, *(size for size in smaller if size >= least)]
+
+    def steps(self, scope: str) -> list[tuple[float, int]]:
+        """(place in the order, size after it) of each cut; places never fall."""
+        found, place = [], -np.inf
+        for before, size in zip(self.sizes, self.sizes[1:], strict=False):
+            if scope == "uniform":
+                own = 1 - size / self.group.size
+            else:
+                own = float(self.ranked[size:before].mean())
+            place = max(place, own)
+            found.append((place, size))
+        return found
+
+
+def _in_order(cuts: Sequence[_Cuts], scope: str) -> list[tuple[_Cuts, int]]:
+    """All cuts of all groups, (group, size after it), in the order in which they are made."""
+    every = [
+        (place, i, each, size) for i, each in enumerate(cuts) for place, size in each.steps(scope)
+    ]
+    every.sort(key=lambda cut: cut[:2])
+    return [(each, size) for _, _, each, size in every]
+
+
+def _meet(
+    groups: Groups,
+    params: PyTree,
+    target: Target,
+    kept: dict[str, np.ndarray],
+    order: Sequence[tuple[_Cuts, int]],
+) -> None:
+    """Makes the first so many cuts, by which the target is met best."""
+    measure = _counter(groups, params) if isinstance(target, Params) else _flop_counter(groups)
+    fixed = {name: len(units) for name, units in kept.items()}
+    whole = measure({})
+    wanted = target.share * whole
+
+    def sizes(cuts: int) -> dict[str, int]:
+        return fixed | {each.group.name: size for each, size in order[:cuts]}
+
+    def left(cuts: int) -> int:
+        return measure(sizes(cuts))
+
+    if left(len(order)) > wanted:
+        _refuse(groups, target, sizes(len(order)), left(len(order)) / whole, measure)
+    # The first number of cuts that is enough; one cut less may come nearer.
+    enough = bisect.bisect_left(range(len(order)), True, key=lambda cuts: left(cuts) <= wanted)
+    if enough and left(enough - 1) - wanted < wanted - left(enough):
+        enough -= 1
+    for each, size in order[:enough]:
+        kept[each.group.name] = np.sort(each.order[:size])
+
+
+def _refuse(
+    groups: Groups, target: Target, smallest: dict[str, int], reached: float, measure: Any
+) -> None:
+    least = measure(smallest)
+
+    def holds(group: Group) -> float:
+        """What would be left if this group had one unit only."""
+        return float(least - measure(smallest | {group.name: 1}))
+
+    held = sorted(groups, key=holds, reverse=True)
+    lines = [
+        f"{g.name} ({smallest[g.name]} units: {g.frozen or 'at its minimum, ignored or given'})"
+        for g in held[:5]
+        if holds(g) > 0
+    ]
+    raise ValueError(
+        f"{type(target).__name__}({target.share}) cannot be reached: the smallest share is "
+        f"{reached:.4f}. It is held up by:\n  " + "\n  ".join(lines)
+    )
+
+
+def _counter(groups: Groups, params: PyTree) -> Callable[[Mapping[str, int]], int]:
+    """The number of parameters for given sizes."""
+    leaves = {p for p, x in trees.by_path(params).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+    if isinstance(params, Mapping) and "params" in params:
+        leaves = {path for path in leaves if path.startswith("params/")}
+
+    def count(sizes: Mapping[str, int]) -> int:
+        shapes = groups.shapes(sizes)
+        return sum(int(np.prod(shapes[path], dtype=np.int64)) for path in leaves)
+
+    return count
+
+
+def _flop_counter(groups: Groups) -> Callable[[Mapping[str, int]], int]:
+    """The number of floating-point operations for given sizes."""
+    flops = groups.flops
+    return lambda sizes: flops(groups.dims(sizes))

@@ -1,0 +1,166 @@
+"""Cuts units out of trees: smaller leaves, the same leaves with zeros, and the way back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsjax import trees
+from tsjax.structure.planning import Plan
+
+PyTree = Any
+
+
+def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001
+    """Physically smaller leaves: only the units that a plan keeps.
+
+    Args:
+      tree: params, of arrays or ``jax.ShapeDtypeStruct``; or a tree that holds trees like params,
+        as an optimiser's state does, of which each is cut and the rest left as it is.
+      plan: from :func:`tsjax.structure.plan`.
+
+    Returns:
+      A tree of the same structure; jax arrays, numpy arrays and ``jax.ShapeDtypeStruct`` stay what
+      they are.
+
+    Raises:
+      ValueError: if no part of ``tree`` is like params, or a leaf has another shape.
+    """
+
+    def cut(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(shapes[path], leaf.dtype)
+        if all(at is None for at in kept[path]):
+            return leaf
+        return _computed(lambda a, _: _take(a, kept[path]), leaf)
+
+    kept, shapes = _kept_places(plan), plan.groups.shapes(plan.sizes)
+    return _map(cut, tree, plan, plan.groups.shapes({}))
+
+
+def zero(tree: PyTree, plan: Plan) -> PyTree:
+    """The leaves in full size, zero wherever a unit has been cut.
+
+    What would become of the model without these units, before anything is cut. Integers stay as
+    they are: a zero would be an index, too.
+
+    Args:
+      tree: params, or a tree that holds trees like params.
+      plan: from :func:`tsjax.structure.plan`.
+
+    Raises:
+      ValueError: as of :func:`slice`.
+    """
+
+    def clear(path: str, leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        here = np.ones((1,) * leaf.ndim, bool)
+        for axis, at in enumerate(kept[path]):
+            if at is not None:
+                along = np.isin(np.arange(leaf.shape[axis]), at)
+                here = here & np.expand_dims(along, [i for i in range(leaf.ndim) if i != axis])
+        return _computed(lambda a, xp: xp.where(here, a, xp.zeros_like(a)), leaf)
+
+    kept = _kept_places(plan)
+    return _map(clear, tree, plan, plan.groups.shapes({}))
+
+
+def scatter(tree: PyTree, plan: Plan) -> PyTree:
+    """The leaves in full size again, zero where there is nothing: the inverse of :func:`slice`.
+
+    Args:
+      tree: what :func:`slice` returned, or a tree like it.
+      plan: the same plan.
+
+    Raises:
+      ValueError: as of :func:`slice`.
+    """
+    shapes = plan.groups.shapes({})
+
+    def spread(path: str, leaf: Any) -> Any:
+        places = [
+            np.arange(n) if at is None else at
+            for n, at in zip(shapes[path], kept[path], strict=True)
+        ]
+
+        def place(a: Any, xp: Any) -> Any:
+            full = xp.zeros(shapes[path], a.dtype)
+            if xp is jnp:
+                return full.at[np.ix_(*places)].set(a)
+            full[np.ix_(*places)] = a
+            return full
+
+        return _computed(place, leaf)
+
+    kept = _kept_places(plan)
+    return _map(spread, tree, plan, plan.groups.shapes(plan.sizes))
+
+
+def _kept_places(plan: Plan) -> dict[str, list[np.ndarray | None]]:
+    """For each leaf and axis the places that are kept, None for all."""
+    found: dict[str, list[np.ndarray | None]] = {}
+    masks = {
+        path: [np.ones(n, bool) for n in shape] for path, shape in plan.groups.shapes({}).items()
+    }
+    for name, units in plan.keep.items():
+        group = plan.groups[name]
+        if len(units) == group.size:
+            continue
+        kept = np.append(np.isin(np.arange(group.size), units), True)
+        for member in group.members:
+            masks[member.path][member.axis] &= kept[member.units]
+    for path, each in masks.items():
+        found[path] = [None if mask.all() else np.flatnonzero(mask) for mask in each]
+    return found
+
+
+def _take(array: Any, places: list[np.ndarray | None]) -> Any:
+    # The axis that shrinks most goes first: less is copied.
+    order = sorted(
+        (len(at) / array.shape[axis], axis) for axis, at in enumerate(places) if at is not None
+    )
+    for _, axis in order:
+        array = array.take(places[axis], axis)
+    return array
+
+
+def _computed(fn: Callable[[Any, Any], Any], leaf: Any) -> Any:
+    """Runs a function of arrays on the host, which compiles nothing; traced arrays stay traced."""
+    if isinstance(leaf, jax.core.Tracer):
+        return fn(leaf, jnp)
+    result = fn(np.asarray(leaf), np)
+    return jnp.asarray(result) if isinstance(leaf, jax.Array) else result
+
+
+def _map(
+    fn: Callable[[str, Any], Any], tree: PyTree, plan: Plan, shapes: dict[str, tuple[int, ...]]
+) -> PyTree:
+    """Maps a function of path and leaf over all parts of a tree that are like params."""
+    structure = plan.groups.structure
+    found = False
+
+    def alike(part: PyTree) -> bool:
+        return bool(jax.tree.structure(part) == structure)
+
+    def each(part: PyTree) -> PyTree:
+        nonlocal found
+        if not alike(part):
+            return part
+        found = True
+        have = trees.by_path(part)
+        wrong = [f"{p}: {have[p].shape}, not {s}" for p, s in shapes.items() if have[p].shape != s]
+        if wrong:
+            listed = "\n  ".join(wrong)
+            raise ValueError(f"the tree has leaves of other shapes than the plan's:\n  {listed}")
+        return trees.map_with_path(fn, part)
+
+    result = jax.tree.map(each, tree, is_leaf=alike)
+    if not found:
+        raise ValueError(
+            f"no part of the tree has the structure of params: {jax.tree.structure(tree)} holds no "
+            f"{structure}"
+        )
+    return result
