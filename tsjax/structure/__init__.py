@@ -5,10 +5,11 @@ plan = structure.plan(groups, params, target=structure.Params(0.5))
 small = structure.slice(params, plan)
 """
 
+from tsjax.structure.activations import activation
 from tsjax.structure.equations import Equation, Reason
 from tsjax.structure.groups import Group, Groups, Member, explain, find_groups
 from tsjax.structure.importance import Importance, fisher, l1, l2, norm, random, taylor
-from tsjax.structure.planning import Flops, Params, Plan, plan
+from tsjax.structure.planning import Flops, Latency, Params, Plan, plan, rounds
 from tsjax.structure.rules import rule
 from tsjax.structure.slicing import scatter, slice, zero  # noqa: A004
 
@@ -18,10 +19,12 @@ __all__ = [
     "Group",
     "Groups",
     "Importance",
+    "Latency",
     "Member",
     "Params",
     "Plan",
     "Reason",
+    "activation",
     "explain",
     "find_groups",
     "fisher",
@@ -30,6 +33,7 @@ __all__ = [
     "norm",
     "plan",
     "random",
+    "rounds",
     "rule",
     "scatter",
     "slice",

@@ -69,7 +69,7 @@ def norm(order: float = 2, *, members: str = "joint", scale: str = "mean") -> Im
                 return _REDUCTIONS["sum"](each) ** (1 / order)
             return _REDUCTIONS[members](np.asarray(each) ** (1 / order))
 
-        return _scores(groups, score, scale)
+        return scaled(groups, score, scale)
 
     _check_scale(scale)
     return importance
@@ -132,9 +132,7 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
         trees.check_same_structure(factors, params, name=name, like_name="params")
         others = _weights(factors)
         products = {p: combine(others[p], w) for p, w in _weights(params).items() if p in others}
-        return _scores(
-            groups, lambda g: finish(_REDUCTIONS["sum"](_per_member(g, products))), scale
-        )
+        return scaled(groups, lambda g: finish(_REDUCTIONS["sum"](_per_member(g, products))), scale)
 
     return importance
 
@@ -143,7 +141,8 @@ def _check_scale(scale: str) -> None:
     one_of("scale", scale, SCALES)
 
 
-def _scores(groups: Iterable[Group], score: Callable[[Group], Any], scale: str) -> _Scores:
+def scaled(groups: Iterable[Group], score: Callable[[Group], Any], scale: str) -> _Scores:
+    """Scores of groups, each divided by what ``scale`` says (a key of ``SCALES``)."""
     found = {}
     for group in groups:
         scores = np.asarray(score(group), np.float64)

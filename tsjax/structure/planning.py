@@ -7,6 +7,8 @@ counted anew each time.
 
 import bisect
 import fnmatch
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +61,46 @@ class Flops:
         _check_share(self)
 
 
-Target = Params | Flops
+@dataclass(frozen=True)
+class Latency:
+    """Target: this share of the dense function's time is kept, as measured.
+
+    Every size that is tried is measured, some fifteen of them, so the function is compiled as
+    often. Times are not exact, nor do they always fall when a unit is cut: what is got may miss the
+    target by more than one step.
+
+    Attributes:
+      share: in (0, 1].
+      measure: ``measure(params)``, the time of the function for such a tree of
+        ``jax.ShapeDtypeStruct``, in any unit; see docs/structure.md for one.
+    """
+
+    share: float
+    measure: Callable[[PyTree], float]
+
+    def __post_init__(self) -> None:
+        _check_share(self)
+
+
+Target = Params | Flops | Latency
+
+
+def rounds(share: float, count: int) -> list[float]:
+    """The share to keep in each of so many rounds, each of what the round before has left.
+
+    ``structure.rounds(0.25, 2)`` is ``[0.5, 0.5]``. Pruning a little, training, and pruning again
+    costs less accuracy than one large cut (Molchanov et al., arXiv 1906.10771).
+
+    Args:
+      share: what to keep after all rounds, in (0, 1].
+      count: number of rounds.
+
+    Raises:
+      ValueError: for a share or a count out of range.
+    """
+    if not 0 < share <= 1 or count < 1:
+        raise ValueError(f"rounds takes a share in (0, 1] and a count from 1, got {share}, {count}")
+    return [share ** (1 / count)] * count
 
 
 def _check_share(target: Target) -> None:
@@ -79,6 +120,7 @@ class Plan:
       target: what was asked for, None where nothing was.
       params: number of parameters, before and after.
       flops: floating-point operations, before and after.
+      latency: times, before and after, where the target is one.
     """
 
     groups: Groups = field(repr=False)
@@ -86,6 +128,7 @@ class Plan:
     target: Target | None
     params: tuple[int, int]
     flops: tuple[int, int]
+    latency: tuple[float, float] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -99,8 +142,9 @@ class Plan:
 
     @property
     def got(self) -> float:
-        """The share that is kept, of parameters or, where they were asked for, of FLOPs."""
-        before, after = self.flops if isinstance(self.target, Flops) else self.params
+        """The share that is kept, of what was asked for: parameters where nothing was."""
+        counted = self.flops if isinstance(self.target, Flops) else self.params
+        before, after = self.latency or counted
         return after / before if before else 1.0
 
     def __str__(self) -> str:
@@ -167,8 +211,12 @@ def plan(
         cuts = [_Cuts(g, scores[g.name], round_to, minimum) for g in free]
         _meet(groups, params, target, kept, _in_order(cuts, scope))
     sizes = {name: len(units) for name, units in kept.items()}
-    count, flops = _counter(groups, params), _flop_counter(groups)
-    return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)))
+    count, flops = (_measure(groups, params, what(1.0)) for what in (Params, Flops))
+    before_after = ((count({}), count(sizes)), (flops({}), flops(sizes)))
+    if not isinstance(target, Latency):
+        return Plan(groups, kept, target, *before_after)
+    time = _measure(groups, params, target)
+    return Plan(groups, kept, target, *before_after, (time({}), time(sizes)))
 
 
 # Options.
@@ -299,7 +347,7 @@ def _meet(
     order: Sequence[tuple[_Cuts, int]],
 ) -> None:
     """Makes the first so many cuts, by which the target is met best."""
-    measure = _counter(groups, params) if isinstance(target, Params) else _flop_counter(groups)
+    measure = _measure(groups, params, target)
     fixed = {name: len(units) for name, units in kept.items()}
     whole = measure({})
     wanted = target.share * whole
@@ -307,11 +355,12 @@ def _meet(
     def sizes(cuts: int) -> dict[str, int]:
         return fixed | {each.group.name: size for each, size in order[:cuts]}
 
-    def left(cuts: int) -> int:
+    @functools.cache
+    def left(cuts: int) -> float:
         return measure(sizes(cuts))
 
     if left(len(order)) > wanted:
-        _refuse(groups, target, sizes(len(order)), left(len(order)) / whole, measure)
+        _refuse(groups, params, target, sizes(len(order)), left(len(order)) / whole)
     # The first number of cuts that is enough; one cut less may come nearer.
     enough = bisect.bisect_left(range(len(order)), True, key=lambda cuts: left(cuts) <= wanted)
     if enough and left(enough - 1) - wanted < wanted - left(enough):
@@ -321,19 +370,17 @@ def _meet(
 
 
 def _refuse(
-    groups: Groups, target: Target, smallest: dict[str, int], reached: float, measure: Any
+    groups: Groups, params: PyTree, target: Target, smallest: dict[str, int], reached: float
 ) -> None:
-    least = measure(smallest)
-
-    def holds(group: Group) -> float:
-        """What would be left if this group had one unit only."""
-        return float(least - measure(smallest | {group.name: 1}))
-
-    held = sorted(groups, key=holds, reverse=True)
+    count = _measure(groups, params, Params(1.0))
+    least = count(smallest)
+    # What would go if this group had one unit only.
+    held = {group.name: least - count(smallest | {group.name: 1}) for group in groups}
     lines = [
-        f"{g.name} ({smallest[g.name]} units: {g.frozen or 'at its minimum, ignored or given'})"
-        for g in held[:5]
-        if holds(g) > 0
+        f"{name} ({smallest[name]} units, {held[name] / least:.0%} of what is left): "
+        f"{groups[name].frozen or 'at its minimum, ignored or given'}"
+        for name in sorted(held, key=lambda name: -held[name])[:5]
+        if held[name] > 0
     ]
     raise ValueError(
         f"{type(target).__name__}({target.share}) cannot be reached: the smallest share is "
@@ -341,20 +388,18 @@ def _refuse(
     )
 
 
-def _counter(groups: Groups, params: PyTree) -> Callable[[Mapping[str, int]], int]:
-    """The number of parameters for given sizes."""
+def _measure(groups: Groups, params: PyTree, target: Target) -> Callable[[Mapping[str, int]], Any]:
+    """What a target is about, as a function of the sizes of groups."""
+    if isinstance(target, Flops):
+        return lambda sizes: groups.flops(groups.dims(sizes))
+    if isinstance(target, Latency):
+        return lambda sizes: target.measure(groups.resized(sizes))
     leaves = {p for p, x in trees.by_path(params).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
     if isinstance(params, Mapping) and "params" in params:
         leaves = {path for path in leaves if path.startswith("params/")}
 
     def count(sizes: Mapping[str, int]) -> int:
         shapes = groups.shapes(sizes)
-        return sum(int(np.prod(shapes[path], dtype=np.int64)) for path in leaves)
+        return sum(math.prod(shapes[path]) for path in leaves)
 
     return count
-
-
-def _flop_counter(groups: Groups) -> Callable[[Mapping[str, int]], int]:
-    """The number of floating-point operations for given sizes."""
-    flops = groups.flops
-    return lambda sizes: flops(groups.dims(sizes))

@@ -1,0 +1,145 @@
+"""Importance by activations: how large what the next product reads of a unit is."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend import core
+
+from tsjax.structure import axes
+from tsjax.structure.axes import Dim
+from tsjax.structure.equations import Axes
+from tsjax.structure.groups import Group, Groups
+from tsjax.structure.importance import Importance, scaled
+from tsjax.structure.layout import places
+from tsjax.structure.programs import Program, Step
+
+PyTree = Any
+
+_Sites = dict[Dim, list[Array]]
+"""For each dim and place in the program: the means of |x| for its units, over the mean of those."""
+
+# What a group is judged by, if it has any: (depends on the inputs, is contracted).
+_TIERS = ((True, True), (True, False), (False, True), (False, False))
+
+
+def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
+    """The mean absolute value of what is contracted along a group's axes, on a batch.
+
+    Wherever the function multiplies and sums over a group's axis, in a matrix product or
+    a convolution, it is averaged over all other axes, and then over the places where that happens,
+    each relative to the mean of all units there. A group that is contracted nowhere, or only inside
+    of loops, is judged by all values that have its axis; and one that nothing that depends on the
+    inputs has an axis of, as Crossformer's routers, by what is made of weights alone.
+
+    Args:
+      groups: all groups, from :func:`find_groups`.
+      *inputs: a batch, arrays of the shapes that the groups were found with.
+      scale: see :func:`norm`.
+
+    Returns:
+      The importance, for groups of ``groups``. It raises ValueError for groups of which no value
+      has an axis.
+    """
+
+    def importance(some: Iterable[Group], params: PyTree) -> dict[str, np.ndarray]:
+        found = _run(groups, params, inputs)
+
+        def score(group: Group) -> np.ndarray:
+            if not (sites := found[group.name]):
+                raise ValueError(
+                    f"no value has an axis of {group.name}: choose another importance, or ignore it"
+                )
+            return np.mean(sites, axis=0)
+
+        return scaled(some, score, scale)
+
+    return importance
+
+
+def _run(groups: Groups, params: PyTree, inputs: Sequence[Any]) -> dict[str, list[np.ndarray]]:
+    """What each group is judged by, for a batch."""
+
+    def run(leaves: list[Any], others: list[Any]) -> dict[str, list[Array]]:
+        values = [(x, False) for x in leaves] + [(x, True) for x in others]
+        sites: dict[tuple[bool, bool], _Sites] = {tier: {} for tier in _TIERS}
+        _evaluate(groups.program, values, sites)
+        dims = {group.name: groups.dim(group.name) for group in groups.free}
+        return {
+            name: next((tier[dim] for tier in sites.values() if dim in tier), [])
+            for name, dim in dims.items()
+        }
+
+    # It runs once: optimising it would take longer than it saves.
+    options = {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(run, compiler_options=options)
+    found: dict[str, list[np.ndarray]] = jax.device_get(
+        compiled(jax.tree.leaves(params), jax.tree.leaves(inputs))
+    )
+    return found
+
+
+_Value = tuple[Any, bool]
+"""An array, and whether it depends on the inputs."""
+
+
+def _evaluate(
+    program: Program, values: Sequence[_Value], sites: dict[tuple[bool, bool], _Sites]
+) -> list[_Value]:
+    """Runs a program, and notes the sizes of activations on the way."""
+    jaxpr = program.jaxpr
+    known: dict[Any, _Value] = dict(zip(jaxpr.invars, values, strict=True))
+    known.update({v: (x, False) for v, (x, _) in zip(jaxpr.constvars, program.consts, strict=True)})
+
+    def look_up(var: Any) -> _Value:
+        return (var.val, False) if isinstance(var, core.Literal) else known[var]
+
+    for step in program.steps:
+        ins = [look_up(var) for var in step.eqn.invars]
+        active = any(flag for _, flag in ins)
+        for operand, at in _contracted(step):
+            array, flag = ins[operand]
+            _note(sites[flag, True], array, step.ins[operand], [at])
+        if len(step.bodies) == 1 and step.eqn.primitive.name != "scan":
+            outs = _evaluate(step.bodies[0], ins, sites)
+        else:
+            outs = [(x, active) for x in _bind(step.eqn, [x for x, _ in ins])]
+        known.update(zip(step.eqn.outvars, outs, strict=True))
+        for (array, flag), found in zip(outs, step.outs, strict=True):
+            if jnp.issubdtype(array.dtype, jnp.inexact):
+                _note(sites[flag, False], array, found, range(len(found)))
+    return [look_up(var) for var in jaxpr.outvars]
+
+
+def _bind(eqn: core.JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def _contracted(step: Step) -> list[tuple[int, int]]:
+    """(operand, axis) of what an equation multiplies and sums over."""
+    name, params = step.eqn.primitive.name, step.eqn.params
+    if name == "dot_general":
+        (left, right), _ = params["dimension_numbers"]
+        return [(0, at) for at in left] + [(1, at) for at in right]
+    if name == "conv_general_dilated":
+        return [(0, params["dimension_numbers"].lhs_spec[1])]
+    return []
+
+
+def _note(sites: _Sites, array: Any, found: Axes, which: Iterable[int]) -> None:
+    for at in which:
+        if all(dim.frozen for dim in axes.dims(found[at])):
+            continue
+        others = tuple(axis for axis in range(array.ndim) if axis != at)
+        each = jnp.mean(jnp.abs(array), axis=others)
+        each = each / jnp.maximum(jnp.mean(each), jnp.finfo(each.dtype).tiny)
+        for dim, units in places(found[at]):
+            if dim.frozen is None and dim.size > 1:
+                count = np.bincount(units[units >= 0], minlength=dim.size)
+                total = jnp.zeros(dim.size, each.dtype).at[units[units >= 0]].add(each[units >= 0])
+                sites.setdefault(dim, []).append(total / count)
