@@ -5,8 +5,10 @@ JSON text holds
 
 * ``version``: 1;
 * ``leaves``: for each leaf's path its ``dtype`` (numpy's name) and its ``shape``;
-* ``crc32``: eight hexadecimal digits, the CRC-32 of ``json.dumps(leaves, sort_keys=True)`` and then
-  of the bytes of all tensors in the order of their sorted names.
+* ``model``: what :func:`tsjax.interop.write_model` says of the model; other files have none;
+* ``crc32``: eight hexadecimal digits, the CRC-32 of ``json.dumps(leaves, sort_keys=True)``, of
+  ``json.dumps(model, sort_keys=True)`` if there is one, and of the bytes of all tensors in the
+  order of their sorted names.
 
 Of a leaf whose weights are all kept there is the tensor ``<path>/values``, in the leaf's shape. Of
 any other there are ``<path>/mask``, the kept weights as bits in row-major order, the first in the
@@ -91,12 +93,14 @@ def write_sparse(path: str | os.PathLike[str], params: PyTree, mask: PyTree) -> 
       ValueError: for another suffix, if ``mask`` is no mask of ``params``, or if a leaf has a type
         or a path that the format has not; leaves are named.
     """
-    path = _checked_path(path)
-    data = _encoded(params, mask)
+    path = checked_path(path)
+    data = encoded(params, mask)
     files.write_whole(path, lambda file: file.write(data))
 
 
-def read_sparse(path: str | os.PathLike[str], like: PyTree | None = None) -> tuple[PyTree, PyTree]:
+def read_sparse(
+    path: str | os.PathLike[str], like: PyTree | None = None, *, same_shapes: bool = True
+) -> tuple[PyTree, PyTree]:
     """Reads what :func:`write_sparse` wrote: bit by bit, but pruned weights are zero.
 
     A damaged file is refused: a checksum covers all of its content. It guards against accidents;
@@ -106,6 +110,8 @@ def read_sparse(path: str | os.PathLike[str], like: PyTree | None = None) -> tup
       path: the file.
       like: the tree that is expected, of arrays or ``ShapeDtypeStruct``. By default what the file
         holds is taken, as ``{path: array}``.
+      same_shapes: whether the leaves must have the shapes of ``like``. Those of a model that
+        :func:`tsjax.structure.slice` made smaller have not.
 
     Returns:
       Params and mask, two trees like ``like`` of numpy arrays.
@@ -116,20 +122,19 @@ def read_sparse(path: str | os.PathLike[str], like: PyTree | None = None) -> tup
       ValueError: if the file is damaged, of another format or version, contradicts itself, or holds
         other leaves, shapes or dtypes than ``like``.
     """
-    path = _checked_path(path)
-    files.check_exists(path)
-    try:
-        leaves, params, mask = _decoded(path)
-    except Exception as error:  # On a damaged file the libraries raise nearly anything.
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as {FORMAT}: {reason[:1000]}. "
-            "Expected a file that interop.write_sparse wrote; if it was that, it is damaged: fetch "
-            "it or write it again"
-        ) from None
+    leaves, params, mask, _ = decoded(path)
     if like is None:
         return params, mask
-    packing.check_fits(leaves, like, name=f"the file {path}")
+    stored = leaves
+    if not same_shapes:
+        shapes = {p: leaf.shape for p, leaf in trees.by_path(like).items()}
+        stored = {
+            p: jax.ShapeDtypeStruct(shapes[p], leaf.dtype)
+            if p in shapes and len(shapes[p]) == leaf.ndim
+            else leaf
+            for p, leaf in leaves.items()
+        }
+    packing.check_fits(stored, like, name=f"the file {path}")
     return (
         trees.map_with_path(lambda leaf_path, _: params[leaf_path], like),
         trees.map_with_path(lambda leaf_path, _: mask[leaf_path], like),
@@ -155,17 +160,17 @@ def file_sizes(params: PyTree, mask: PyTree, dense: PyTree | None = None) -> Fil
     sizes = [
         (len(data), len(gzip.compress(data, GZIP_LEVEL, mtime=0)))
         for data in (
-            _encoded(params if dense is None else dense, everything),
-            _encoded(masked, everything),
-            _encoded(params, mask),
+            encoded(params if dense is None else dense, everything),
+            encoded(masked, everything),
+            encoded(params, mask),
         )
     ]
     plain, compressed = zip(*sizes, strict=True)
     return FileSizes(*plain, *compressed)
 
 
-def _encoded(params: PyTree, mask: PyTree) -> bytes:
-    """The bytes of the file; the same for the same arguments."""
+def encoded(params: PyTree, mask: PyTree, model: Any = None) -> bytes:
+    """The bytes of the file, the same for the same arguments; ``model`` joins its metadata."""
     from safetensors.numpy import save
 
     masks.check(mask, params)
@@ -178,12 +183,33 @@ def _encoded(params: PyTree, mask: PyTree) -> bytes:
         for part, array in parts.items()
     }
     # One entry, since safetensors writes several in an order that changes from run to run.
-    about = {"version": VERSION, "crc32": _checksum(leaves, tensors), "leaves": leaves}
+    about = {"version": VERSION, "crc32": _checksum(leaves, tensors, model), "leaves": leaves}
+    about |= {} if model is None else {"model": model}
     return save(tensors, metadata={FORMAT: json.dumps(about)})
 
 
-def _decoded(path: Path) -> tuple[dict[str, Any], PyTree, PyTree]:
-    """Shapes and dtypes of the leaves, the leaves and their masks, each by path."""
+def decoded(path: str | os.PathLike[str]) -> tuple[dict[str, Any], PyTree, PyTree, Any]:
+    """Shapes and dtypes of the leaves, the leaves and their masks, each by path; the model, if any.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      IsADirectoryError: if the path is a folder.
+      ValueError: if the file is damaged, or of another format or version.
+    """
+    path = checked_path(path)
+    files.check_exists(path)
+    try:
+        return _decoded(path)
+    except Exception as error:  # On a damaged file the libraries raise nearly anything.
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as {FORMAT}: {reason[:1000]}. "
+            "Expected a file that interop.write_sparse wrote; if it was that, it is damaged: fetch "
+            "it or write it again"
+        ) from None
+
+
+def _decoded(path: Path) -> tuple[dict[str, Any], PyTree, PyTree, Any]:
     from safetensors.numpy import load_file
 
     about = _about(path)
@@ -203,9 +229,10 @@ def _decoded(path: Path) -> tuple[dict[str, Any], PyTree, PyTree]:
     if problems:
         raise ValueError(listing(problems, 5))
     params, mask = packing.decompress(compressed, leaves)
-    if about["crc32"] != (found := _checksum(about["leaves"], tensors)):
+    model = about.get("model")
+    if about["crc32"] != (found := _checksum(about["leaves"], tensors, model)):
         raise ValueError(f"its checksum is {found}, and {about['crc32']} was written")
-    return leaves, params, mask
+    return leaves, params, mask, model
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -236,8 +263,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _checksum(leaves: Any, tensors: Mapping[str, np.ndarray]) -> str:
+def _checksum(leaves: Any, tensors: Mapping[str, np.ndarray], model: Any = None) -> str:
     total = zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
+    if model is not None:
+        total = zlib.crc32(json.dumps(model, sort_keys=True).encode(), total)
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, total)
     return f"{total:08x}"
@@ -262,7 +291,8 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _checked_path(path: str | os.PathLike[str]) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file of this format, which need not exist."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file")

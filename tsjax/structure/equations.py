@@ -1,5 +1,6 @@
 """One equation of a program, as the rules of the analysis see it."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -129,10 +130,23 @@ class Equation:
         why = _Late(self, "the new axes mix the places of the old ones")
         if 0 in shape:
             return tuple(map(self.new, shape))
-        rest, found = axes.product(operand), list[Axis]()
-        for size in shape:
-            head, rest = (axes.ONE, rest) if size == 1 else axes.factor(rest, size, why)
-            found.append(head)
+        whole = axes.product(operand)
+        rest = list(whole.factors if isinstance(whole, axes.Product) else [whole])
+        found, waiting = list[Axis](), list(shape)
+        while waiting:
+            # As few old and new axes as have the same places: what cannot be followed stays there.
+            new, size = [waiting.pop(0)], 1
+            old = list[Axis]()
+            while size != math.prod(new):
+                if size < math.prod(new):
+                    old.append(rest.pop(0))
+                    size *= old[-1].size
+                else:
+                    new.append(waiting.pop(0))
+            segment = axes.product(old)
+            for n in new:
+                head, segment = (axes.ONE, segment) if n == 1 else axes.factor(segment, n, why)
+                found.append(head)
         return tuple(found)
 
     def expect(self, name: str, value: Any) -> None:

@@ -29,7 +29,8 @@ def trial(
             code = traceback.tb_frame.f_code
             frames.append((code.co_filename, traceback.tb_lineno, code.co_qualname))
             traceback = traceback.tb_next
-        message = str(error).strip().split("\n")[0]
+        # The first line may only announce what follows.
+        message = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
         line = line_of([f for f in frames[::-1] if f[0] != __file__])
         return Reason("size", line=line, detail=f"{type(error).__name__}: {message}")
     return None
