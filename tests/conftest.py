@@ -50,6 +50,14 @@ def golden_dir() -> Path:
 
 
 @pytest.fixture
+def as_a_user_has_it(tmp_path, monkeypatch):
+    """A folder to write to, and JAX as it comes, for code that a document shows."""
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
 def real_data() -> Path:
     """The folder with the public CSV files (ETTh1.csv, ...), where there is one."""
     folder = reference_dir("TSJAX_DATA_DIR", "data")

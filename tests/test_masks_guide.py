@@ -1,9 +1,5 @@
-"""What the guide to masks shows runs as it is written.
+"""What the guide to masks shows runs as it is written."""
 
-Each section goes on from the first one, and in a section each block from its first.
-"""
-
-import functools
 import re
 
 import jax
@@ -11,62 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from guides import Guide, code, name_of
 
 from tsjax import pruning
 
-GUIDE = (ROOT / "docs/masks.md").read_text()
-# A single # may begin a comment in a block; only the title has one.
-SECTIONS = {
-    text.partition("\n")[0]: text for text in re.split(r"^## ", "#" + GUIDE, flags=re.MULTILINE)[1:]
-}
-BLOCKS = {
-    (title, i): block
-    for title, text in SECTIONS.items()
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-}
-START = next(iter(BLOCKS))
+GUIDE = Guide("docs/masks.md")
+SECTIONS, START = GUIDE.sections, GUIDE.start
+rows, run, before, after = GUIDE.rows, GUIDE.run, GUIDE.before, GUIDE.after
 OPTIMISER, CHANGE = ("In an optimiser, for any tree", 0), ("Masks that change", 0)
 
-
-def rows(title, first_column):
-    """The cells of the section's table that begins with this column."""
-    (table,) = re.findall(
-        rf"^\| {first_column} \|.*\n\|[-|]+\n((?:\|.*\n)+)", SECTIONS[title], re.MULTILINE
-    )
-    return [[c.strip() for c in re.split(r"(?<!\\)\|", r)[1:-1]] for r in table.splitlines()]
-
-
-def code(cell):
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def run(block, names):
-    names = dict(names)
-    exec(compile(BLOCKS[block], f"docs/masks.md, {block}", "exec"), names)
-    return names
-
-
-@functools.cache
-def before(block):
-    """The names that a block finds."""
-    if block == START:
-        return {}
-    first = (block[0], 0)
-    return after(START) if block == first else after(first)
-
-
-@functools.cache
-def after(block):
-    """The names that there are once a block has run."""
-    return run(block, before(block))
-
-
-@pytest.fixture(autouse=True)
-def _as_a_user_has_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_a_user_has_it")
 
 
 def same(tree, other):
@@ -77,11 +27,9 @@ def algorithm(expression):
     return eval(expression, {**vars(pruning), "pruning": pruning, **after(CHANGE)})
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block[0]}, {block[1]}")
+@pytest.mark.parametrize("block", GUIDE.blocks, ids=name_of)
 def test_each_block_runs(block):
-    for module in re.findall(r"^import (equinox|haiku)", BLOCKS[block], re.MULTILINE):
-        pytest.importorskip(module)
-    after(block)
+    GUIDE.run_once(block)
 
 
 def test_each_library_has_its_block():

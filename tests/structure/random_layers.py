@@ -111,12 +111,12 @@ def ranked(*ranks):
 # Dense layers.
 
 
-@layer(lambda shape, d, n: ((shape[-1], d),), weight=4)
+@layer(lambda shape, d, n: ((shape[-1], d),), weight=8)
 def linear(h, n, w):
     return h @ w
 
 
-@layer(lambda shape, d, n: ((shape[-1], d), (d,)), weight=4)
+@layer(lambda shape, d, n: ((shape[-1], d), (d,)), weight=8)
 def dense(h, n, w, b):
     return h @ w + b
 
@@ -394,12 +394,12 @@ POSITIONAL = [
 ]
 
 
-@layer(when=lambda shape, n: shape[-1] > 1, zero=NEVER, most=len(POSITIONAL), weight=2)
+@layer(when=lambda shape, n: shape[-1] > 1, zero=NEVER, most=len(POSITIONAL))
 def by_position(h, n):
     return POSITIONAL[n % len(POSITIONAL)](h)
 
 
-@layer(when=lambda shape, n: shape[-1] == n, zero=NEVER, most=6, weight=2)
+@layer(when=lambda shape, n: shape[-1] == n, zero=NEVER, most=6)
 def literal_constant(h, n):
     return h + jnp.ones(n)
 
@@ -613,7 +613,7 @@ ALONG = [
 ]
 
 
-@unary(length=True, most=len(ALONG), weight=2)
+@unary(length=True, most=len(ALONG))
 def along_length(h, n):
     return ALONG[n % len(ALONG)](h)
 

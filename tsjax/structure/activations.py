@@ -13,7 +13,7 @@ from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes
 from tsjax.structure.groups import Group, Groups
-from tsjax.structure.importance import Importance, scaled
+from tsjax.structure.importance import Importance, check_scale, scaled
 from tsjax.structure.layout import places
 from tsjax.structure.programs import Program, Step
 
@@ -44,12 +44,13 @@ def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
       The importance, for groups of ``groups``. It raises ValueError for groups of which no value
       has an axis.
     """
+    check_scale(scale)
 
     def importance(some: Iterable[Group], params: PyTree) -> dict[str, np.ndarray]:
         found = _run(groups, params, inputs)
 
         def score(group: Group) -> np.ndarray:
-            if not (sites := found[group.name]):
+            if not (sites := found.get(group.name)):
                 raise ValueError(
                     f"no value has an axis of {group.name}: choose another importance, or ignore it"
                 )

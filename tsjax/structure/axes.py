@@ -117,12 +117,12 @@ def frozen(axis: Axis) -> Any:
     return why
 
 
-def merged(axis: Axis, known: dict[tuple[Dim, ...], Dim]) -> Axis:
+def merged(axis: Axis, known: dict[Any, Dim]) -> Axis:
     """The axis with one frozen dim for each sum of which no part can be cut.
 
     Args:
       axis: an axis, of a program that has been followed.
-      known: the dims made so far, by those that they replace.
+      known: the dims made so far, by their sizes and the dims that they replace.
     """
     axis = resolve(axis)
     if isinstance(axis, Product):
@@ -133,7 +133,7 @@ def merged(axis: Axis, known: dict[tuple[Dim, ...], Dim]) -> Axis:
     inner = tuple(dims(axis))
     why = next((dim.frozen for dim in inner), "its places are told apart")
     if all(dim.frozen for dim in inner):
-        return known.setdefault(inner, Dim(axis.size, why))
+        return known.setdefault((axis.size, inner), Dim(axis.size, why))
     return total(parts)
 
 
@@ -169,9 +169,9 @@ def unify(a: Axis, b: Axis, why: Any, depth: int = 0) -> None:
         freeze(a, why)
         freeze(b, why)
     elif isinstance(a, Dim):
-        _bind(a, b, why)
+        a.is_ = b
     elif isinstance(b, Dim):
-        _bind(b, a, why)
+        b.is_ = a
     elif isinstance(a, Product) and isinstance(b, Product):
         _unify_products(a, b, why, depth)
     else:
@@ -180,13 +180,6 @@ def unify(a: Axis, b: Axis, why: Any, depth: int = 0) -> None:
         parts = zip(split(a, sizes, why), split(b, sizes, why), strict=True)
         for one, other in parts:
             unify(one, other, why, depth + 1)
-
-
-def _bind(dim: Dim, axis: Axis, why: Any) -> None:
-    if not isinstance(axis, Dim) and any(inner is dim for inner in dims(axis)):
-        freeze(axis, why)
-        return
-    dim.is_ = axis
 
 
 def _ends(axis: Axis) -> set[int]:

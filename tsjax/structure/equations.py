@@ -79,10 +79,14 @@ class Equation:
       ins: the axes of each operand.
       out_shapes: the shape of each result.
       sized: parameters that follow the sizes of axes, see :meth:`expect`.
+      outer: the equation that holds the program that this one is in, if any.
     """
 
-    def __init__(self, eqn: core.JaxprEqn, ins: Sequence[Axes]) -> None:
+    def __init__(
+        self, eqn: core.JaxprEqn, ins: Sequence[Axes], outer: "Equation | None" = None
+    ) -> None:
         self.eqn = eqn
+        self.outer = outer
         self.params = eqn.params
         self.ins = list(ins)
         self.out_shapes = [shape_of(var) for var in eqn.outvars]
@@ -96,9 +100,14 @@ class Equation:
 
     def reason(self, operand: int | None = None, axis: int | None = None, why: str = "") -> Reason:
         """A reason that names this equation."""
+        return Reason(self.name, operand, axis, self.line, why)
+
+    @property
+    def line(self) -> str:
+        """The source line; functions that were traced once, as many of JAX's own, know none."""
         if self._line is None:
-            self._line = source_line(self.eqn)
-        return Reason(self.name, operand, axis, self._line, why)
+            self._line = source_line(self.eqn) or (self.outer.line if self.outer else "")
+        return self._line
 
     def same(self, a: Axis, b: Axis) -> None:
         """States that two axes are one and the same: cutting one cuts the other."""

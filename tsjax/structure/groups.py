@@ -15,7 +15,7 @@ from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes, Reason, reason_of
 from tsjax.structure.flops import Flops, flops_of
 from tsjax.structure.layout import Layout, places
-from tsjax.structure.programs import Program, follow
+from tsjax.structure.programs import Program, dims_read, follow
 from tsjax.structure.verification import settle, trial
 from tsjax.wording import near
 from tsjax.work import shape_of
@@ -48,10 +48,11 @@ class Group:
     """Axes that are cut together.
 
     Attributes:
-      name: of its first member, ``path:axis``, with ``#2`` and so on where an axis has several.
+      name: that of a member, ``path:axis``, if possible of the kernel that makes these units; with
+        ``#2`` and so on where an axis has several groups.
       size: number of units.
       members: where they are.
-      weights: number of elements that belong to one of its units.
+      weights: number of elements that belong to any of its units.
       frozen: why it cannot be cut, None where it can.
     """
 
@@ -164,8 +165,9 @@ def find_groups(
     ``fn(params, *inputs)`` is traced, nothing runs. Each axis of each leaf starts as an unknown of
     its own, and every equation of the program says which are the same, which consist of others,
     and which must stay as they are: axes of inputs and outputs, axes of constants that differ from
-    place to place, axes that are used by position, and all that a primitive without a rule touches
-    (:func:`tsjax.structure.rule`).
+    place to place, axes that are used by position, all that a primitive without a rule touches
+    (:func:`tsjax.structure.rule`), and what nothing reads, as rows of a positional table that these
+    inputs are too short for.
 
     What looks free may still be fixed by the code, as in ``reshape(b, 4, -1)``. So ``fn`` is traced
     again with smaller leaves, each group one unit smaller and about half as large. A group is
@@ -201,6 +203,10 @@ def find_groups(
     for i, found in enumerate(layout.program.outs):
         for at, axis in enumerate(found):
             axes.freeze(axis, Reason("output", i, at))
+    read = dims_read(layout.program)
+    for dim in layout.dims():
+        if dim.frozen is None and dim not in read:
+            dim.frozen = Reason("unread", detail="what would be cut is read by no equation")
     if verify:
         settle(layout, functools.partial(trial, fn, inputs, layout))
     known: dict[tuple[Dim, ...], Dim] = {}
@@ -211,17 +217,17 @@ def find_groups(
 
 def _groups(layout: Layout) -> Iterator[tuple[Group, Dim]]:
     members: dict[Dim, list[Member]] = {dim: [] for dim in layout.dims()}
-    sole: dict[Dim, str] = {}
+    alone: dict[Dim, list[Member]] = {dim: [] for dim in members}
     for path, leaf in layout.leaves.items():
         for at, axis in enumerate(leaf):
-            found = [(dim, units) for dim, units in places(axis) if dim.size > 1]
-            for dim, units in found:
-                members[dim].append(Member(path, at, units))
-            if len(found) == 1:
-                sole.setdefault(found[0][0], f"{path}:{at}")
+            found = [(dim, Member(path, at, u)) for dim, u in places(axis) if dim.size > 1]
+            for dim, member in found:
+                members[dim].append(member)
+                if len(found) == 1:
+                    alone[dim].append(member)
     names: set[str] = set()
     for dim, each in members.items():
-        name = first = sole.get(dim) or str(each[0])
+        name = first = str(max(alone[dim] or each, key=functools.partial(_telling, layout)))
         count = 1
         while name in names:
             count += 1
@@ -229,6 +235,12 @@ def _groups(layout: Layout) -> Iterator[tuple[Group, Dim]]:
         names.add(name)
         weights = _weights(layout, each)
         yield Group(name, dim.size, tuple(each), weights, reason_of(dim.frozen)), dim
+
+
+def _telling(layout: Layout, member: Member) -> tuple[bool, bool, int]:
+    """How well a member names its group: best is the last axis of a kernel, what a layer makes."""
+    ndim = len(layout.leaves[member.path])
+    return member.path.startswith("params/"), member.axis == ndim - 1 and ndim > 1, ndim
 
 
 def _weights(layout: Layout, members: Sequence[Member]) -> int:

@@ -71,7 +71,7 @@ def norm(order: float = 2, *, members: str = "joint", scale: str = "mean") -> Im
 
         return scaled(groups, score, scale)
 
-    _check_scale(scale)
+    check_scale(scale)
     return importance
 
 
@@ -91,10 +91,11 @@ def taylor(gradients: PyTree, *, scale: str = "mean") -> Importance:
     Molchanov et al. (arXiv 1906.10771, section 3.1), for all weights of a unit jointly.
 
     Args:
-      gradients: of the loss, a tree like params.
+      gradients: of the loss, a tree like params, as ``jax.grad`` gives it; so of complex weights
+        the conjugate of the direction in which the loss grows.
       scale: see :func:`norm`.
     """
-    return _of_products(gradients, lambda g, w: (np.conj(g) * w).real, np.abs, "gradients", scale)
+    return _of_products(gradients, lambda g, w: (g * w).real, np.abs, "gradients", scale)
 
 
 def fisher(squares: PyTree, *, scale: str = "mean") -> Importance:
@@ -126,7 +127,7 @@ def random(seed: int) -> Importance:
 
 
 def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: str) -> Importance:
-    _check_scale(scale)
+    check_scale(scale)
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
         trees.check_same_structure(factors, params, name=name, like_name="params")
@@ -137,7 +138,8 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
     return importance
 
 
-def _check_scale(scale: str) -> None:
+def check_scale(scale: str) -> None:
+    """Raises ValueError if a scale is not one of ``SCALES``."""
     one_of("scale", scale, SCALES)
 
 

@@ -23,7 +23,8 @@ from tsjax.wording import listing, near, one_of
 
 PyTree = Any
 Which = str | Callable[[Group], bool] | Sequence["str | Callable[[Group], bool]"]
-"""A glob over a group's name and its members (``path:axis``), a predicate, or several of these."""
+"""A group's name, or a glob over names; one that no name matches is tried on all members, which
+are called ``path:axis``. Or a predicate, or several of these."""
 
 SCOPES = ("uniform", "global")
 
@@ -172,7 +173,7 @@ def plan(
     Args:
       groups: from :func:`find_groups`.
       params: the tree that the groups were found for, with weights where ``importance`` reads them.
-      target: :class:`Params` or :class:`Flops`; None where ``keep`` says it all.
+      target: :class:`Params`, :class:`Flops` or :class:`Latency`; None where ``keep`` says it all.
       importance: scores of units, lowest cut first: :func:`l1`, :func:`l2`, :func:`norm`,
         :func:`taylor`, :func:`fisher`, :func:`random`, :func:`activation`, or a function of yours.
       scope: ``uniform`` cuts the same share of every group; ``global`` ranks the units of all
@@ -197,56 +198,61 @@ def plan(
     if target is None and keep is None:
         raise ValueError("say what to keep: target=Params(0.5), Flops(0.5), or keep={group: ...}")
     _check_shapes(groups, params)
-    chosen = _matched(groups, keep or {})
+    names = {group.name for group in groups}
+    by_name = {name: what for name, what in (keep or {}).items() if name in names}
+    rest = {glob: what for glob, what in (keep or {}).items() if glob not in names}
+    chosen = by_name | _table([g for g in groups.free if g.name not in by_name], rest)
     if stuck := [name for name in chosen if groups[name].frozen]:
         reasons = "; ".join(f"{name}: {groups[name].frozen}" for name in stuck)
         raise ValueError(f"keep names groups that cannot be cut: {reasons}")
-    free = [g for g in groups.free if g.name not in chosen and not _matches(g, ignore)]
+    ignored = {*chosen, *_named(groups, ignore)}
+    free = [group for group in groups.free if group.name not in ignored]
     ranked = [*free, *(groups[name] for name in chosen)]
-    scores = _checked_scores(importance(ranked, params), groups)
+    scores = _checked_scores(importance(ranked, params), groups, ranked)
     kept = {group.name: np.arange(group.size) for group in groups}
     for name, what in chosen.items():
         kept[name] = _explicit(groups[name], what, scores.get(name))
     if target is not None:
-        cuts = [_Cuts(g, scores[g.name], round_to, minimum) for g in free]
-        _meet(groups, params, target, kept, _in_order(cuts, scope))
+        multiples, least = _table(groups, round_to), _table(groups, minimum)
+        cuts = [
+            _Cuts(g, scores[g.name], multiples.get(g.name, 1), least.get(g.name, 1)) for g in free
+        ]
+        found = _meet(groups, params, target, kept, _in_order(cuts, scope))
     sizes = {name: len(units) for name, units in kept.items()}
     count, flops = (_measure(groups, params, what(1.0)) for what in (Params, Flops))
-    before_after = ((count({}), count(sizes)), (flops({}), flops(sizes)))
-    if not isinstance(target, Latency):
-        return Plan(groups, kept, target, *before_after)
-    time = _measure(groups, params, target)
-    return Plan(groups, kept, target, *before_after, (time({}), time(sizes)))
+    latency = found if isinstance(target, Latency) else None
+    return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)), latency)
 
 
 # Options.
 
 
-def _matches(group: Group, which: Which) -> bool:
-    if isinstance(which, str):
-        names = (group.name, *map(str, group.members))
-        return any(fnmatch.fnmatchcase(name, which) for name in names)
-    return which(group) if callable(which) else any(_matches(group, each) for each in which)
+def _named(groups: Sequence[Group], which: Which) -> list[str]:
+    """The names of the groups that are meant."""
+    if callable(which):
+        return [group.name for group in groups if which(group)]
+    if not isinstance(which, str):
+        found = [name for each in which for name in _named(groups, each)]
+        return list(dict.fromkeys(found))
+    if any(group.name == which for group in groups):
+        return [which]
+    for labels in (lambda g: [g.name], lambda g: map(str, g.members)):
+        matched = [g.name for g in groups if any(fnmatch.fnmatchcase(x, which) for x in labels(g))]
+        if matched:
+            return matched
+    hint = near(which, [group.name for group in groups])
+    raise ValueError(f"no group matches {which!r}{hint}")
 
 
-def _matched(groups: Groups, table: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table says of each group that one of its globs matches, the first one holding."""
-    found: dict[str, Any] = {}
-    for pattern, value in table.items():
-        matched = [g.name for g in groups if g.name == pattern]
-        matched = matched or [g.name for g in groups.free if _matches(g, pattern)]
-        if not matched:
-            names = [group.name for group in groups]
-            raise ValueError(f"no group matches {pattern!r}{near(pattern, names)}")
-        for name in matched:
-            found.setdefault(name, value)
-    return found
-
-
-def _option(group: Group, value: Any, default: Any) -> Any:
+def _table(groups: Sequence[Group], value: Any) -> dict[str, Any]:
+    """{group name: what an option says of it}, the first glob that matches holding."""
     if not isinstance(value, Mapping):
-        return value
-    return next((v for pattern, v in value.items() if _matches(group, pattern)), default)
+        return dict.fromkeys((group.name for group in groups), value)
+    found: dict[str, Any] = {}
+    for pattern, each in value.items():
+        for name in _named(groups, pattern):
+            found.setdefault(name, each)
+    return found
 
 
 def _least(group: Group, minimum: int | float) -> int:
@@ -276,9 +282,17 @@ def _explicit(group: Group, what: Any, scores: np.ndarray | None) -> np.ndarray:
     return np.sort(units)
 
 
-def _checked_scores(scores: Mapping[str, Any], groups: Groups) -> dict[str, np.ndarray]:
-    found = {}
+def _checked_scores(
+    scores: Mapping[str, Any], groups: Groups, ranked: Sequence[Group]
+) -> dict[str, np.ndarray]:
+    if missing := [group.name for group in ranked if group.name not in scores]:
+        raise ValueError(f"importance gives no scores of {listing(missing, 5)}")
+    found, names = {}, {group.name for group in groups}
     for name, values in scores.items():
+        if name not in names:
+            raise ValueError(
+                f"importance gives scores of {name!r}, which is no group{near(name, names)}"
+            )
         array = np.asarray(values, np.float64)
         if array.shape != (groups[name].size,):
             size = groups[name].size
@@ -305,11 +319,10 @@ def _check_shapes(groups: Groups, params: PyTree) -> None:
 class _Cuts:
     """The steps in which a group is cut, from whole to its minimum."""
 
-    def __init__(self, group: Group, scores: np.ndarray, round_to: Any, minimum: Any) -> None:
-        multiple = _option(group, round_to, 1)
+    def __init__(self, group: Group, scores: np.ndarray, multiple: Any, minimum: Any) -> None:
         if isinstance(multiple, bool) or multiple != int(multiple) or multiple < 1:
             raise ValueError(f"round_to must be a positive whole number, got {multiple}")
-        least = _least(group, _option(group, minimum, 1))
+        least = _least(group, minimum)
         self.group = group
         # Most important first: a size is kept by taking so many from the front.
         self.order = np.argsort(-scores, kind="stable")
@@ -345,8 +358,12 @@ def _meet(
     target: Target,
     kept: dict[str, np.ndarray],
     order: Sequence[tuple[_Cuts, int]],
-) -> None:
-    """Makes the first so many cuts, by which the target is met best."""
+) -> tuple[float, float]:
+    """Makes the first so many cuts, by which the target is met best.
+
+    Returns:
+      What the target is about, before and after.
+    """
     measure = _measure(groups, params, target)
     fixed = {name: len(units) for name, units in kept.items()}
     whole = measure({})
@@ -367,6 +384,7 @@ def _meet(
         enough -= 1
     for each, size in order[:enough]:
         kept[each.group.name] = np.sort(each.order[:size])
+    return whole, left(enough)
 
 
 def _refuse(

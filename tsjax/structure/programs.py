@@ -1,7 +1,7 @@
 """Follows axes through a program, and compares a program with what was followed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax.extend.linear_util import WrappedFun
 
 from tsjax.structure import axes
 from tsjax.structure.axes import Axis, Dim
-from tsjax.structure.equations import Axes, Equation, Reason, source_line
+from tsjax.structure.equations import Axes, Equation, Reason
 from tsjax.structure.rules import RULES, unknown
 from tsjax.work import shape_of
 
@@ -22,18 +22,24 @@ class Step:
     """An equation that was followed.
 
     Attributes:
-      eqn: the equation.
-      ins: axes of its operands.
+      equation: the equation, with the axes of its operands.
       outs: axes of its results.
-      sized: parameters that follow sizes, see :meth:`Equation.expect`.
       bodies: the programs in it, followed for this equation.
     """
 
-    eqn: core.JaxprEqn
-    ins: list[Axes]
+    equation: Equation
     outs: list[Axes]
-    sized: dict[str, Any]
-    bodies: list["Program"] = field(default_factory=list)
+    bodies: list["Program"]
+
+    @property
+    def eqn(self) -> core.JaxprEqn:
+        """What was followed."""
+        return self.equation.eqn
+
+    @property
+    def ins(self) -> list[Axes]:
+        """Axes of the operands."""
+        return self.equation.ins
 
 
 @dataclass
@@ -60,12 +66,15 @@ def closed(jaxpr: Any) -> core.ClosedJaxpr:
     return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
 
 
-def follow(program: core.ClosedJaxpr, ins: Sequence[Axes]) -> Program:
+def follow(
+    program: core.ClosedJaxpr, ins: Sequence[Axes], outer: Equation | None = None
+) -> Program:
     """Follows axes through a program.
 
     Args:
       program: what to follow.
       ins: the axes of its inputs.
+      outer: the equation that holds the program, if any.
     """
     jaxpr = program.jaxpr
     consts = [(value, _axes_of_constant(value)) for value in program.consts]
@@ -77,14 +86,14 @@ def follow(program: core.ClosedJaxpr, ins: Sequence[Axes]) -> Program:
 
     steps = []
     for eqn in jaxpr.eqns:
-        equation = Equation(eqn, [look_up(var) for var in eqn.invars])
+        equation = Equation(eqn, [look_up(var) for var in eqn.invars], outer)
         inner = bodies_of(eqn)
         if inner is None:
             outs, bodies = RULES.get(equation.name, unknown)(equation), list[Program]()
         else:
             outs, bodies = _NESTED[equation.name](equation, inner)
         known.update(zip(eqn.outvars, outs, strict=True))
-        steps.append(Step(eqn, equation.ins, outs, equation.sized, bodies))
+        steps.append(Step(equation, outs, bodies))
     return Program(jaxpr, consts, list(ins), [look_up(var) for var in jaxpr.outvars], steps)
 
 
@@ -112,7 +121,7 @@ def _uniform(value: Any, axis: int) -> bool:
 
 def _call(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
     """A program that runs once."""
-    body = follow(inner[0], equation.ins)
+    body = follow(inner[0], equation.ins, equation)
     return body.outs, [body]
 
 
@@ -122,7 +131,7 @@ def _scan(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes]
     for operand in range(first, len(equation.ins)):
         equation.freeze(operand, 0, "it is scanned over")
     ins = equation.ins[:first] + [found[1:] for found in equation.ins[first:]]
-    body = follow(inner[0], ins)
+    body = follow(inner[0], ins, equation)
     carry = ins[equation.params["num_consts"] : first]
     _agree(equation, carry, body.outs[: len(carry)])
     turns = equation.fixed(equation.params["length"], "it is scanned over")
@@ -134,15 +143,15 @@ def _while(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes
     n_cond = equation.params["cond_nconsts"]
     first = n_cond + equation.params["body_nconsts"]
     carry = equation.ins[first:]
-    condition = follow(inner[0], [*equation.ins[:n_cond], *carry])
-    body = follow(inner[1], equation.ins[n_cond:])
+    condition = follow(inner[0], [*equation.ins[:n_cond], *carry], equation)
+    body = follow(inner[1], equation.ins[n_cond:], equation)
     _agree(equation, carry, body.outs)
     return carry, [condition, body]
 
 
 def _cond(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
     """All branches give results with the same axes."""
-    branches = [follow(branch, equation.ins[1:]) for branch in inner]
+    branches = [follow(branch, equation.ins[1:], equation) for branch in inner]
     for other in branches[1:]:
         _agree(equation, branches[0].outs, other.outs)
     return branches[0].outs, branches
@@ -184,6 +193,24 @@ def bodies_of(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr] | None:
     return [closed(jaxpr) for jaxpr in found] or None
 
 
+def dims_read(program: Program) -> set[Dim]:
+    """The dims over which a program sums, takes the maximum, or the like.
+
+    What is only sliced off is not read, nor is what no equation touches.
+    """
+    found: set[Dim] = set()
+    for step in program.steps:
+        for body in step.bodies:
+            found |= dims_read(body)
+        if not step.bodies and step.eqn.primitive.name != "slice":
+            left, gone = (
+                {dim for each in arrays for axis in each for dim in axes.dims(axis)}
+                for arrays in (step.outs, step.ins)
+            )
+            found |= gone - left
+    return found
+
+
 # A program traced with other sizes.
 
 
@@ -195,8 +222,7 @@ class DiffersError(Exception):
     """
 
     def __init__(self, step: Step | None, detail: str) -> None:
-        line = source_line(step.eqn) if step else ""
-        name = step.eqn.primitive.name if step else "program"
+        line, name = (step.equation.line, step.equation.name) if step else ("", "program")
         self.reason = Reason("size", line=line, detail=f"{name} {detail}")
         super().__init__(str(self.reason))
 
@@ -252,7 +278,9 @@ def check(program: Program, other: core.ClosedJaxpr, sizes: Mapping[Dim, int]) -
         count = f"{len(jaxpr.eqns)} equations, not {len(program.steps)}"
         raise DiffersError(last, f"ends a program that has {count}")
     for var, new in zip(program.jaxpr.outvars, jaxpr.outvars, strict=True):
-        if not isinstance(var, core.Literal) and same[var] is not new:
+        if isinstance(var, core.Literal) and isinstance(new, core.Literal):
+            _check_constant(var.val, new.val, jnp.shape(var.val), None)
+        elif isinstance(var, core.Literal) or same[var] is not new:
             raise DiffersError(None, "returns something else")
 
 
@@ -274,16 +302,15 @@ def _check_constant(value: Any, new: Any, shape: tuple[int, ...], step: Step | N
             # It is the same all along this axis.
             old = old.take(np.zeros(size, int), at)
     if not np.array_equal(old, now, equal_nan=old.dtype.kind in "fc"):
-        raise DiffersError(
-            step, f"has the constant {now} in place of {old}" if now.ndim == 0 else ""
-        )
+        what = f"the constant {now} in place of {old}" if now.ndim == 0 else "other constants"
+        raise DiffersError(step, f"has {what}")
 
 
 def _check_params(step: Step, eqn: core.JaxprEqn, sizes: Mapping[Dim, int]) -> None:
     for name, old in step.eqn.params.items():
         new = eqn.params.get(name)
-        if name in step.sized:
-            expected = _expected(step.sized[name], sizes)
+        if name in step.equation.sized:
+            expected = _expected(step.equation.sized[name], sizes)
             if _plain(new) != expected:
                 raise DiffersError(step, f"has {name}={_plain(new)} where {expected} follows")
         elif new is not old and not _alike(old, new):

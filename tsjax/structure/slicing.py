@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax import trees
 from tsjax.structure.planning import Plan
 
 PyTree = Any
@@ -18,7 +17,8 @@ def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001
 
     Args:
       tree: params, of arrays or ``jax.ShapeDtypeStruct``; or a tree that holds trees like params,
-        as an optimiser's state does, of which each is cut and the rest left as it is.
+        as an optimiser's state does, of which each is cut and the rest left as it is. Such a tree
+        may lack leaves, as ``optax.masked`` leaves them out, or have labels in their place.
       plan: from :func:`tsjax.structure.plan`.
 
     Returns:
@@ -135,32 +135,55 @@ def _computed(fn: Callable[[Any, Any], Any], leaf: Any) -> Any:
     return jnp.asarray(result) if isinstance(leaf, jax.Array) else result
 
 
+def _left_out(part: PyTree) -> bool:
+    """Whether Optax has this in place of what a transformation does not see."""
+    return type(part).__name__ == "MaskedNode"
+
+
 def _map(
     fn: Callable[[str, Any], Any], tree: PyTree, plan: Plan, shapes: dict[str, tuple[int, ...]]
 ) -> PyTree:
     """Maps a function of path and leaf over all parts of a tree that are like params."""
-    structure = plan.groups.structure
+    paths = jax.tree.unflatten(plan.groups.structure, list(shapes))
     found = False
 
-    def alike(part: PyTree) -> bool:
-        return bool(jax.tree.structure(part) == structure)
+    def alike(part: PyTree) -> list[str | None] | None:
+        """The paths of a part's arrays, if it is like params; None for what is left out."""
+        structure: Any
+        leaves, structure = jax.tree.flatten(part, is_leaf=_left_out)
+        try:
+            places = structure.flatten_up_to(paths)
+        except ValueError:
+            return None
+        pairs = list(zip(leaves, places, strict=True))
+        if not all(_left_out(x) or isinstance(path, str) for x, path in pairs):
+            return None
+        where = [path if hasattr(x, "shape") else None for x, path in pairs]
+        # Of params that are a single array any leaf has the structure.
+        single = isinstance(paths, str) and getattr(part, "shape", None) != shapes[paths]
+        return None if single or not any(path is not None for path in where) else where
 
     def each(part: PyTree) -> PyTree:
         nonlocal found
-        if not alike(part):
+        if (where := alike(part)) is None:
             return part
         found = True
-        have = trees.by_path(part)
-        wrong = [f"{p}: {have[p].shape}, not {s}" for p, s in shapes.items() if have[p].shape != s]
-        if wrong:
+        leaves, structure = jax.tree.flatten(part, is_leaf=_left_out)
+        pairs = list(zip(leaves, where, strict=True))
+        if wrong := [
+            f"{path}: {x.shape}, not {shapes[path]}"
+            for x, path in pairs
+            if path is not None and x.shape != shapes[path]
+        ]:
             listed = "\n  ".join(wrong)
             raise ValueError(f"the tree has leaves of other shapes than the plan's:\n  {listed}")
-        return trees.map_with_path(fn, part)
+        results = [x if path is None else fn(path, x) for x, path in pairs]
+        return jax.tree.unflatten(structure, results)
 
-    result = jax.tree.map(each, tree, is_leaf=alike)
-    if not found:
+    result = jax.tree.map(each, tree, is_leaf=lambda part: alike(part) is not None)
+    if not found and shapes:
         raise ValueError(
             f"no part of the tree has the structure of params: {jax.tree.structure(tree)} holds no "
-            f"{structure}"
+            f"{plan.groups.structure}"
         )
     return result

@@ -112,9 +112,11 @@ def _candidates(layout: Layout, failing: Mapping[Dim, Reason]) -> Iterator[list[
 
 
 def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
-    """Sizes to try: one unit less; about half, no two dims of one size alike if it can be helped.
+    """Sizes to try, for all dims at once: one unit less; about half; all or nearly nothing.
 
-    Dims that the code, not the dataflow, ties to one another are told apart by the latter.
+    Dims that the code ties, not the dataflow, must not pass: any two of one size differ in one of
+    the tries about half at least, and neighbours of different sizes, as the parts of
+    ``h[: c // 2]`` and ``h[c // 2 :]``, move in opposite directions in the last.
     """
     yield {dim: dim.size - 1 for dim in dims}
     counts: dict[int, int] = {}
@@ -122,20 +124,24 @@ def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
     for dim in dims:
         ranks.append(counts.get(dim.size, 0))
         counts[dim.size] = ranks[-1] + 1
-    yield {dim: _near_half(dim.size, rank) for dim, rank in zip(dims, ranks, strict=True)}
-    if any(count > len(_choices(size)) for size, count in counts.items()):
-        yield {
-            dim: _near_half(dim.size, rank // len(_choices(dim.size)))
-            for dim, rank in zip(dims, ranks, strict=True)
-        }
+    while True:
+        choices = [_near_half(dim.size) for dim in dims]
+        digits = [rank % len(each) for rank, each in zip(ranks, choices, strict=True)]
+        sizes = (each[digit] for each, digit in zip(choices, digits, strict=True))
+        yield dict(zip(dims, sizes, strict=True))
+        ranks = [rank // len(each) for rank, each in zip(ranks, choices, strict=True)]
+        if not any(ranks):
+            break
+    if len(dims) > 1:
+        yield {dim: dim.size if i % 2 else _least(dim.size) for i, dim in enumerate(dims)}
 
 
-def _near_half(size: int, rank: int) -> int:
-    choices = _choices(size)
-    return choices[rank % len(choices)]
+def _least(size: int) -> int:
+    """The smallest size to try: axes of one place are broadcast, and programs for them differ."""
+    return min(2, size - 1)
 
 
 @functools.cache
-def _choices(size: int) -> list[int]:
-    least = min(2, size - 1)
-    return sorted(range(least, size), key=lambda n: (abs(n - size / 2), n))
+def _near_half(size: int) -> list[int]:
+    """Sizes to try, those nearest to half first."""
+    return sorted(range(_least(size), size + 1), key=lambda n: (abs(n - size / 2), n))

@@ -224,16 +224,15 @@ POSITIONAL = {
     "gather": lambda h: h[:, jnp.array([0, 3])],
 }
 
-NOT_NAMED = ("roll", "literal", "constant", "slice")
+NOT_NAMED = ("roll", "literal", "constant")
 
 
 @case(
-    # What comes after the slice can be cut, what comes before it cannot.
-    free=(("plain:1", "plain_out:0"), ("slice:1#3",)),
+    free=(("plain:1", "plain_out:0"),),
     frozen={
         **{f"{name}:1": name for name in POSITIONAL if name not in NOT_NAMED},
-        "slice:1#2": "slice",
-        **{f"{name}:1": "" for name in NOT_NAMED if name != "slice"},
+        "slice:1": "unread",
+        **{f"{name}:1": "" for name in NOT_NAMED},
         "plain:0": "input",
     },
     exact=("plain:1",),
