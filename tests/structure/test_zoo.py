@@ -1,5 +1,7 @@
 """Architectures of many kinds, in five frameworks: what must be found, and that every cut runs."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def analysed(case):
+    return by_name(case.name)
+
+
+@functools.cache
+def by_name(name):
+    (case,) = (case for case in CASES if case.name == name)
     fn, params, inputs = case.build()
     return fn, params, inputs, structure.find_groups(fn, params, *inputs)
 
