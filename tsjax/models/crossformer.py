@@ -29,6 +29,7 @@ from tsjax.models.layers import (
     Linear,
     dropout,
     full_attention,
+    parameter,
     position_table,
 )
 
@@ -295,7 +296,7 @@ class Embedding(nn.Module):
         embed = SegmentEmbedding(c.level_widths[0], c.embedding_bias, c.sinusoid, name="segments")
         y = embed(segments(x, c.seg_len, c.padding))
         return LayerNorm(name="norm")(
-            y + self.param("position", _standard_normal, (1, *y.shape[1:]))
+            y + parameter(self, "position", _standard_normal, (1, *y.shape[1:]))
         )
 
 
@@ -328,7 +329,7 @@ class TwoStageAttention(nn.Module):
         """[B, S, C, D] -> [B, S, C, D]."""
         sizes = self.sizes
         shape = (x.shape[1], sizes.n_routers, sizes.d_router)
-        routers = self.param("router", _standard_normal, shape)
+        routers = parameter(self, "router", _standard_normal, shape)
         send = Attention(sizes.sender, sizes.d_message, name="sender")
         # Alike for all windows, the routers are projected once.
         messages = send(
@@ -427,7 +428,7 @@ class Decoder(nn.Module):
     def __call__(self, scales: Sequence[Array], *, train: bool) -> Array:
         c = self.config
         shape = (c.enc_in, c.out_segments, c.decoder_width)
-        position = self.param("position", _standard_normal, (1, *shape))
+        position = parameter(self, "position", _standard_normal, (1, *shape))
         x = jnp.broadcast_to(position, (scales[0].shape[0], *shape))
         predictions = []
         layers = zip(c.decoder_sizes, c.cross_heads, c.mlp_widths, scales, strict=True)

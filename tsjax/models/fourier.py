@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from tsjax.models.layers import Heads
+from tsjax.models.layers import Heads, parameter
 from tsjax.models.spectra import series, spectrum
 
 
@@ -63,7 +63,7 @@ def place(values: Array, modes: Array, length: int) -> Array:
 def complex_weight(module: nn.Module, shape: tuple[int, ...], scale: float, like: Array) -> Array:
     """A complex parameter, as two real ones ``real`` and ``imag`` initially in U[0, scale)."""
     init, real = nn.initializers.uniform(scale), like.real.dtype
-    parts = (module.param(name, init, shape, jnp.float32) for name in ("real", "imag"))
+    parts = (parameter(module, name, init, shape) for name in ("real", "imag"))
     return lax.complex(*(part.astype(real) for part in parts))
 
 

@@ -22,7 +22,7 @@ from jax import Array
 
 from tsjax.models.base import EncoderDecoderConfig
 from tsjax.models.initializers import torch_uniform
-from tsjax.models.layers import Heads, Mix, full_attention
+from tsjax.models.layers import Heads, Mix, full_attention, parameter
 from tsjax.models.transformer import forecast
 
 CONTEXTS = ("transposed", "reread")
@@ -163,8 +163,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         width = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
+        scale = parameter(self, "scale", nn.initializers.ones, (width,))
+        bias = parameter(self, "bias", nn.initializers.zeros, (width,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
         var = self.variable("batch_stats", "var", jnp.ones, (width,))
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)

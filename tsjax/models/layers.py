@@ -7,11 +7,13 @@ Kernels keep heads and head widths as axes of their own, and no prunable axis is
 together with another: masks, dependency groups and slices can then address them one by one.
 """
 
+import contextvars
 import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,32 @@ def mark_dim(embed: str, freq: str) -> int:
     if embed == "timeF":
         return MARKS[freq]
     return 5 if freq == "t" else 4
+
+
+shapes_only = contextvars.ContextVar("shapes_only", default=False)
+"""Whether parameters are made for their shapes alone: drawing them takes most of the tracing."""
+
+
+def parameter(
+    module: nn.Module, name: str, init: Callable[..., Array], shape: tuple[int, ...]
+) -> Array:
+    """A parameter of ``module``, as its ``param`` gives it, in float32 when it is made.
+
+    Linen traces the initialiser of a parameter that is there, too, to compare shapes, which is half
+    of what tracing a model takes. Here they are compared with ``shape``.
+
+    Raises:
+      flax.errors.ScopeParamShapeError: if the parameter is there in another shape.
+    """
+    if not module.has_variable("params", name):
+        init = nn.initializers.zeros if shapes_only.get() else init
+        made: Array = module.param(name, init, shape, jnp.float32)
+        return made
+    value: Array = module.get_variable("params", name)
+    if value.shape != shape:
+        scope = "/".join(module.path)
+        raise flax.errors.ScopeParamShapeError(name, f"/{scope}", value.shape, shape)
+    return value
 
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
@@ -99,10 +127,10 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         in_shape = x.shape[x.ndim - self.in_axes :]
         init = torch_uniform(math.prod(in_shape))
-        kernel = self.param("kernel", init, (*in_shape, *self.features))
+        kernel = parameter(self, "kernel", init, (*in_shape, *self.features))
         y = jnp.tensordot(x, kernel, axes=self.in_axes)
         if self.use_bias:
-            bias = self.param("bias", init, self.features)
+            bias = parameter(self, "bias", init, self.features)
             y = y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
         return y
 

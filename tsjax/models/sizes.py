@@ -26,7 +26,7 @@ from tsjax.models.base import EncoderDecoderConfig, ForecastConfig, spread
 from tsjax.models.crossformer import CrossformerConfig
 from tsjax.models.fedformer import MODES, FEDformerConfig
 from tsjax.models.informer import InformerConfig
-from tsjax.models.layers import Heads
+from tsjax.models.layers import LOOK_UPS, Heads, shapes_only
 from tsjax.models.registry import MODELS, forward, init
 
 PyTree = Any
@@ -163,8 +163,10 @@ def _ties(config: ForecastConfig) -> tuple[tuple[tuple[str, int], tuple[str, int
 def _axes(config: ForecastConfig) -> dict[str, Axes]:
     """The axes of each variable of a model, by path."""
     blocks = {field: _slots(config, field) for field in _sizes(config) if field != "modes"}
-    # Sizes that no axis has otherwise tell the slots apart.
-    unused = itertools.count(1 + max(max(shape, default=0) for shape in _shapes(config).values()))
+    # Sizes that no axis has otherwise tell the slots apart: a fixed one is a length or a number of
+    # the configuration, or the rows of a look-up.
+    stated = (x for value in vars(config).values() for x in spread(value, 1) if isinstance(x, int))
+    unused = itertools.count(1 + sum(stated) + max(LOOK_UPS.values()))
     number = {slot: next(unused) for slots in blocks.values() for slot in dict.fromkeys(slots)}
     slot_of = {size: slot for slot, size in number.items()}
     numbers = {field: _value([number[s] for s in slots]) for field, slots in blocks.items()}
@@ -180,7 +182,11 @@ def _axes(config: ForecastConfig) -> dict[str, Axes]:
 def _shapes(config: ForecastConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's variables, by path."""
     model = _model(config)
-    params, state = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    token = shapes_only.set(True)
+    try:
+        params, state = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    finally:
+        shapes_only.reset(token)
     return {path: leaf.shape for path, leaf in trees.by_path({"params": params, **state}).items()}
 
 

@@ -335,4 +335,5 @@ def _alike(old: Any, new: Any) -> bool:
         return True
     if isinstance(old, tuple | list) and isinstance(new, tuple | list):
         return len(old) == len(new) and all(map(_alike, old, new))
-    return bool(np.all(old == new))
+    same = old == new
+    return same if isinstance(same, bool) else bool(np.all(same))

@@ -112,11 +112,12 @@ def _candidates(layout: Layout, failing: Mapping[Dim, Reason]) -> Iterator[list[
 
 
 def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
-    """Sizes to try, for all dims at once: one unit less; about half; all or nearly nothing.
+    """Sizes to try, for all dims at once: one unit less; about half; nearly all or nothing.
 
-    Dims that the code ties, not the dataflow, must not pass: any two of one size differ in one of
-    the tries about half at least, and neighbours of different sizes, as the parts of
-    ``h[: c // 2]`` and ``h[c // 2 :]``, move in opposite directions in the last.
+    Dims that the code ties, not the dataflow, must not pass. Any two of one size differ in one of
+    the tries after the first: their sizes there are the digits of their rank. Where a size has no
+    digits left, neighbours move in opposite directions, as the parts of ``h[: c // 2]`` and
+    ``h[c // 2 :]`` never may.
     """
     yield {dim: dim.size - 1 for dim in dims}
     counts: dict[int, int] = {}
@@ -124,16 +125,18 @@ def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
     for dim in dims:
         ranks.append(counts.get(dim.size, 0))
         counts[dim.size] = ranks[-1] + 1
-    while True:
-        choices = [_near_half(dim.size) for dim in dims]
-        digits = [rank % len(each) for rank, each in zip(ranks, choices, strict=True)]
-        sizes = (each[digit] for each, digit in zip(choices, digits, strict=True))
-        yield dict(zip(dims, sizes, strict=True))
-        ranks = [rank // len(each) for rank, each in zip(ranks, choices, strict=True)]
-        if not any(ranks):
-            break
-    if len(dims) > 1:
-        yield {dim: dim.size if i % 2 else _least(dim.size) for i, dim in enumerate(dims)}
+    turn = 0
+    while turn == 0 or counts or (turn == 1 and len(dims) > 1):
+        sizes = {}
+        for i, dim in enumerate(dims):
+            choices = _near_half(dim.size)
+            ranks[i], digit = divmod(ranks[i], len(choices))
+            ends = _least(dim.size), dim.size
+            sizes[dim] = choices[digit] if dim.size in counts else ends[(i + turn) % 2]
+        yield sizes
+        left = {size: -(-count // len(_near_half(size))) for size, count in counts.items()}
+        counts = {size: count for size, count in left.items() if count > 1}
+        turn += 1
 
 
 def _least(size: int) -> int:
