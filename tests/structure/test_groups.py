@@ -121,6 +121,20 @@ def test_heads_and_widths_of_attention():
     assert groups["v:2"].weights == 40 + 40
 
 
+def test_a_member_is_path_axis_and_units():
+    params = {"up": struct(4, 6), "down": struct(6, 3)}
+
+    def run(params, x):
+        return x @ params["up"] @ params["down"]
+
+    first, second = (structure.find_groups(run, params, X) for _ in range(2))
+    path, axis, units = first["up:1"].members[0]
+    assert (path, axis, units.tolist()) == ("down", 0, list(range(6)))
+    assert list(first) == list(second)
+    assert len({*first, *second}) == len(first)
+    assert first[0] != first[1]
+
+
 def fused(params, x):
     q, k, v = jnp.split(x @ params["qkv"], 3, axis=-1)
     weights = jax.nn.softmax(q @ k.T)

@@ -131,9 +131,8 @@ def merged(axis: Axis, known: dict[Any, Dim]) -> Axis:
         return axis
     parts = [merged(part, known) for part in axis.parts]
     inner = tuple(dims(axis))
-    why = next((dim.frozen for dim in inner), "its places are told apart")
-    if all(dim.frozen for dim in inner):
-        return known.setdefault((axis.size, inner), Dim(axis.size, why))
+    if inner and all(dim.frozen for dim in inner):
+        return known.setdefault((axis.size, inner), Dim(axis.size, inner[0].frozen))
     return total(parts)
 
 

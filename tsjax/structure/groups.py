@@ -3,8 +3,8 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, overload
+from dataclasses import dataclass
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -23,8 +23,7 @@ from tsjax.work import shape_of
 PyTree = Any
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """An axis of a leaf that a group lies on.
 
     Attributes:
@@ -37,10 +36,17 @@ class Member:
 
     path: str
     axis: int
-    units: np.ndarray = field(repr=False, compare=False)
+    units: np.ndarray
 
     def __str__(self) -> str:
         return f"{self.path}:{self.axis}"
+
+    def __eq__(self, other: object) -> bool:
+        alike = isinstance(other, Member) and self[:2] == other[:2]
+        return alike and np.array_equal(self.units, other[2])  # type: ignore[index]
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
 
 
 @dataclass(frozen=True)

@@ -284,6 +284,17 @@ def check(program: Program, other: core.ClosedJaxpr, sizes: Mapping[Dim, int]) -
             raise DiffersError(None, "returns something else")
 
 
+def check_outputs(program: Program, other: core.ClosedJaxpr) -> None:
+    """Checks that a program gives what the one that was followed gives, in shape and dtype.
+
+    Raises:
+      DiffersError: if it does not.
+    """
+    have, want = ([v.aval for v in jaxpr.outvars] for jaxpr in (other.jaxpr, program.jaxpr))
+    if have != want:
+        raise DiffersError(None, f"returns {have} where {want} follow")
+
+
 def _check_constant(value: Any, new: Any, shape: tuple[int, ...], step: Step | None) -> None:
     if jnp.shape(new) != shape:
         raise DiffersError(
