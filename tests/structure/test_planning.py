@@ -94,7 +94,7 @@ def test_targets_are_met_to_one_step(name, share, target, scope):
         step = largest_step(groups, plan, lambda sizes: sizes_of(groups.shapes(sizes)))
     else:
         before, after = (costs.count(fn, tree, X).flops for tree in (params, small))
-        step = largest_step(groups, plan, lambda sizes: groups.flops(groups.dims(sizes)))
+        step = largest_step(groups, plan, groups.flops)
     assert abs(after - share * before) <= step
     assert plan.got == after / before
     assert plan.asked == share
@@ -503,3 +503,60 @@ def test_pruning_and_training_in_turns():
         assert losses[-1] < losses[0]
     # Each round misses by less than half a unit of at most 17 elements.
     assert abs(trees.size(params) - 0.3 * dense) < 0.1 * dense
+
+
+def test_the_order_of_an_einsum_follows_sizes():
+    """It changes the program, and what it costs, but not what it computes."""
+
+    def run(params, x):
+        return jnp.einsum("bi,ij,jk->bk", x, params["a"], params["b"])
+
+    params, x = {"a": jnp.ones((4, 40)), "b": jnp.ones((40, 6))}, jnp.ones((20, 4))
+    groups = structure.find_groups(run, params, x)
+    for target in (0.2, 0.5, 0.8):
+        plan = structure.plan(groups, params, target=structure.Flops(target))
+        assert plan.flops[1] == costs.count(run, structure.slice(params, plan), x).flops
+        assert plan.got == pytest.approx(target, abs=0.07)  # one unit is up to an eighth
+
+
+def test_what_does_not_work_with_one_unit_is_refused():
+    def run(params, x):
+        return jnp.tanh(x @ params["a"]).squeeze() @ params["b"]
+
+    params, x = {"a": jnp.ones((3, 7)), "b": jnp.ones((7, 2))}, jnp.ones((5, 1, 3))
+    groups = structure.find_groups(run, params, x)
+    structure.plan(groups, params, keep={"a:1": 2})
+    with pytest.raises(ValueError, match=r"does not work with one unit of a:1: .*minimum=2"):
+        structure.plan(groups, params, keep={"a:1": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 0.5}, "target must be Params"),
+        ({"target": structure.Params}, "target must be Params"),
+        ({"keep": 3}, "keep must be"),
+        ({"keep": {"a:1": 2}, "importance": "l2"}, "importance must be a function"),
+        ({"keep": {"a:1": 2}, "ignore": 5}, "groups are named by globs"),
+    ],
+    ids=lambda value: None,
+)
+def test_what_is_no_option_is_refused(options, message):
+    params = {"a": jnp.ones((3, 7)), "b": jnp.ones((7, 2))}
+    groups = structure.find_groups(lambda p, x: x @ p["a"] @ p["b"], params, jnp.ones((5, 3)))
+    with pytest.raises(ValueError, match=message):
+        structure.plan(groups, params, **options)
+
+
+def test_shapes_will_do_where_no_scores_are_needed():
+    params = {
+        "a": jax.ShapeDtypeStruct((3, 7), "float32"),
+        "b": jax.ShapeDtypeStruct((7, 2), "float32"),
+    }
+    groups = structure.find_groups(lambda p, x: x @ p["a"] @ p["b"], params, jnp.ones((5, 3)))
+    plan = structure.plan(groups, params, keep={"a:1": [0, 4]})
+    assert structure.slice(params, plan)["a"].shape == (3, 2)
+    assert structure.scatter(structure.slice(params, plan), plan)["b"].shape == (7, 2)
+    assert structure.zero(params, plan) == params
+    with pytest.raises(ValueError, match="importance needs weights, and a is a shape only"):
+        structure.plan(groups, params, target=structure.Params(0.5))

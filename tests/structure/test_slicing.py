@@ -348,3 +348,23 @@ def test_params_that_are_one_array():
     plan = structure.plan(groups, jnp.ones((4, 5)), keep={group.name: [1, 2]})
     w = jnp.arange(20.0).reshape(4, 5)
     np.testing.assert_array_equal(structure.slice(w, plan), w[:, 1:3])
+
+
+def test_random_keys_among_params():
+    params = {"w": jnp.ones((4, 3, 2)), "keys": jax.random.split(jax.random.key(0), 4)}
+
+    def run(params, x):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (2,)))(params["keys"])
+        return jnp.mean(jnp.einsum("bi,nio->nbo", x, params["w"]) + noise[:, None], axis=0)
+
+    groups = structure.find_groups(run, params, jnp.ones((5, 3)))
+    plan = structure.plan(groups, params, keep={"w:0": [0, 2]})
+    small = structure.slice(params, plan)
+    assert jnp.array_equal(
+        jax.random.key_data(small["keys"]), jax.random.key_data(params["keys"])[::2]
+    )
+    full = structure.scatter(small, plan)
+    assert full["keys"].shape == (4,)
+    assert jnp.array_equal(
+        jax.random.key_data(full["keys"])[2], jax.random.key_data(params["keys"])[2]
+    )

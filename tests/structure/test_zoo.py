@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from zoo import CASES, axis_group, leaf_axis, units
 
-from tsjax import structure
+from tsjax import costs, structure
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -94,3 +94,9 @@ def test_cut_models_run_and_exact_groups_equal_zeroed_ones(case):
 
 def test_the_zoo_is_large():
     assert len(CASES) >= 70
+
+
+@cases
+def test_operations_are_counted_as_costs_counts_them(case):
+    fn, params, inputs, groups = analysed(case)
+    assert groups.flops({}) == costs.count(fn, params, *inputs).flops

@@ -250,6 +250,7 @@ _NESTED: dict[str, _Nested] = {
     **dict.fromkeys(
         ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call("call_jaxpr")
     ),
+    "custom_vmap_call": _call("call"),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

@@ -63,6 +63,12 @@ def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
 
 def _run(groups: Groups, params: PyTree, inputs: Sequence[Any]) -> dict[str, list[np.ndarray]]:
     """What each group is judged by, for a batch."""
+    given = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
+    found_with = [tuple(a.size for a in each) for each in groups.program.ins][-len(given) or None :]
+    if len(jax.tree.leaves(params)) + len(given) != len(groups.program.ins) or given != found_with:
+        raise ValueError(
+            f"activations need a batch like that which the groups were found with, got {given}"
+        )
 
     def run(leaves: list[Any], others: list[Any]) -> dict[str, list[Array]]:
         values = [(x, False) for x in leaves] + [(x, True) for x in others]

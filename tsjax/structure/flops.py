@@ -4,6 +4,7 @@ The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.work`
 again for every size.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from jax.extend import core
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes
-from tsjax.structure.programs import Program, Step
+from tsjax.structure.programs import Program, Step, closed, follow
 from tsjax.work import RULES
 
 
@@ -84,8 +85,8 @@ def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> No
             _add(found, step.bodies[0], [True] * carry + used[carry:], times * int(p["length"]))
         elif step.bodies:
             for body in step.bodies:
-                # Of a `while` one turn counts, its condition and what it carries.
-                _add(found, body, used if len(used) == len(body.outs) else [True], times)
+                # Of a `while` one turn counts, its condition and all that it carries.
+                _add(found, body, [True] * len(body.outs) if name == "while" else used, times)
         elif all(axes.frozen(axis) or axis.size == 1 for each in step.ins for axis in each) and all(
             axes.frozen(axis) or axis.size == 1 for each in step.outs for axis in each
         ):
@@ -106,7 +107,10 @@ def _needed(program: Program, live: Sequence[bool]) -> set[Any]:
 
 
 def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
-    rule: Callable[[Any], Any] | None = RULES.get(step.eqn.primitive.name)
+    name = step.eqn.primitive.name
+    if name in ("reduce", "reduce_window"):
+        return _reduced(step, sizes)
+    rule: Callable[[Any], Any] | None = RULES.get(name)
     if rule is None:
         return 0
 
@@ -126,3 +130,16 @@ def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
         )
     )
     return work.flops if work else 0
+
+
+def _reduced(step: Step, sizes: Mapping[Dim, int]) -> int:
+    """A reduction by a function of its own: the function, as often as it is needed."""
+    before, after = (
+        math.prod(axes.size_in(axis, sizes) for axis in found)
+        for found in (step.ins[0], step.outs[0])
+    )
+    times = max(0, before - after)
+    if step.eqn.primitive.name == "reduce_window":
+        times = after * (math.prod(map(int, step.eqn.params["window_dimensions"])) - 1)
+    turn = follow(closed(step.eqn.params["jaxpr"]), [()] * (2 * len(step.outs)))
+    return times * flops_of(turn)({})

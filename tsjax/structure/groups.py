@@ -15,8 +15,8 @@ from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes, Reason, reason_of
 from tsjax.structure.flops import Flops, flops_of
 from tsjax.structure.layout import Layout, places
-from tsjax.structure.programs import Program, dims_read, follow
-from tsjax.structure.verification import settle, trial
+from tsjax.structure.programs import Program, all_steps, dims_read, follow, subscripts
+from tsjax.structure.verification import Attempt, settle, trial
 from tsjax.wording import near
 from tsjax.work import shape_of
 
@@ -75,12 +75,19 @@ class Groups(Sequence[Group]):
     They can be asked for by position and by name; ``str`` gives a table.
     """
 
-    def __init__(self, found: Iterable[tuple[Group, Dim]], layout: Layout) -> None:
+    def __init__(
+        self,
+        found: Iterable[tuple[Group, Dim]],
+        layout: Layout,
+        trace: Callable[[PyTree], Any],
+        attempt: Attempt | None = None,
+    ) -> None:
         pairs = list(found)
         self._groups = tuple(group for group, _ in pairs)
         self._by_name = {group.name: group for group in self._groups}
         self._dims = {group.name: dim for group, dim in pairs}
         self._layout = layout
+        self._trace, self._attempt = trace, attempt
 
     @overload
     def __getitem__(self, key: int | str) -> Group: ...
@@ -119,10 +126,24 @@ class Groups(Sequence[Group]):
         """The tree structure of params."""
         return jax.tree.structure(self._layout.params)
 
+    def flops(self, sizes: Mapping[str, int]) -> int:
+        """The operations of the function when these groups have other sizes.
+
+        A function with products of three arrays or more is traced again: their order follows sizes.
+        """
+        if not self._reorders:
+            return self._flops(self.dims(sizes))
+        program = self._trace(self.resized(sizes))
+        ins = [tuple(map(Dim, var.aval.shape)) for var in program.jaxpr.invars]
+        return flops_of(follow(program, ins))({})
+
     @functools.cached_property
-    def flops(self) -> Flops:
-        """The operations of the function, given sizes of dims."""
+    def _flops(self) -> Flops:
         return flops_of(self._layout.program)
+
+    @functools.cached_property
+    def _reorders(self) -> bool:
+        return any(subscripts(step.eqn) for step in all_steps(self._layout.program))
 
     @property
     def program(self) -> Program:
@@ -144,6 +165,14 @@ class Groups(Sequence[Group]):
     def resized(self, sizes: Mapping[str, int]) -> PyTree:
         """The tree, of ``jax.ShapeDtypeStruct``, when these groups have other sizes."""
         return self._layout.resized(self.dims(sizes))
+
+    def problem(self, sizes: Mapping[str, int]) -> Reason | None:
+        """Why the function does not work with these sizes, as far as one unit is left of a group.
+
+        Larger sizes have been verified.
+        """
+        few = {d: n for d, n in self.dims(sizes).items() if n == 1 < d.size}
+        return self._attempt(self.dims(sizes)) if few and self._attempt else None
 
     def __str__(self) -> str:
         rows = [("group", "size", "weights", "members", "frozen by")]
@@ -213,12 +242,17 @@ def find_groups(
     for dim in layout.dims():
         if dim.frozen is None and dim not in read:
             dim.frozen = Reason("unread", detail="what would be cut is read by no equation")
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x, inputs
+    )
+    attempt = functools.partial(trial, fn, shapes, layout)
+    trace = lambda tree: jax.make_jaxpr(fn)(tree, *shapes)  # noqa: E731
     if verify:
-        settle(layout, functools.partial(trial, fn, inputs, layout))
+        settle(layout, attempt)
     known: dict[tuple[Dim, ...], Dim] = {}
     for path, leaf in leaves.items():
         leaves[path] = tuple(axes.merged(axis, known) for axis in leaf)
-    return Groups(_groups(layout), layout)
+    return Groups(_groups(layout), layout, trace, attempt if verify else None)
 
 
 def _groups(layout: Layout) -> Iterator[tuple[Group, Dim]]:

@@ -156,6 +156,11 @@ def _weights(params: PyTree) -> dict[str, np.ndarray]:
     """The leaves that are numbers with a fraction, in at least float32; others are no weights."""
     found = {}
     for path, leaf in trees.by_path(params).items():
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise ValueError(
+                f"importance needs weights, and {path} is a shape only: pass arrays, or an "
+                "importance that reads none, as structure.random(seed)"
+            )
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             array = np.asarray(jax.device_get(leaf))
             found[path] = array.astype(jnp.promote_types(array.dtype, jnp.float32))

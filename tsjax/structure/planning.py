@@ -99,13 +99,13 @@ def rounds(share: float, count: int) -> list[float]:
     Raises:
       ValueError: for a share or a count out of range.
     """
-    if not 0 < share <= 1 or count < 1:
+    if not (isinstance(count, int) and 0 < share <= 1 <= count):
         raise ValueError(f"rounds takes a share in (0, 1] and a count from 1, got {share}, {count}")
     return [share ** (1 / count)] * count
 
 
 def _check_share(target: Target) -> None:
-    if not 0 < target.share <= 1:
+    if not (isinstance(target.share, int | float) and 0 < target.share <= 1):
         raise ValueError(
             f"{type(target).__name__} takes the share to keep, in (0, 1], got {target.share}"
         )
@@ -195,6 +195,12 @@ def plan(
         that hold it up; for options that make no sense; for groups that are frozen, or unknown.
     """
     one_of("scope", scope, SCOPES)
+    if not (target is None or isinstance(target, Params | Flops | Latency)):
+        raise ValueError(f"target must be Params(0.5), Flops(0.5) or Latency(...), got {target!r}")
+    if not (keep is None or isinstance(keep, Mapping)):
+        raise ValueError(f"keep must be {{group: what it keeps}}, got {keep!r}")
+    if not callable(importance):
+        raise ValueError(f"importance must be a function as structure.l2, got {importance!r}")
     if target is None and keep is None:
         raise ValueError("say what to keep: target=Params(0.5), Flops(0.5), or keep={group: ...}")
     _check_shapes(groups, params)
@@ -207,8 +213,9 @@ def plan(
         raise ValueError(f"keep names groups that cannot be cut: {reasons}")
     ignored = {*chosen, *_named(groups, ignore)}
     free = [group for group in groups.free if group.name not in ignored]
-    ranked = [*free, *(groups[name] for name in chosen)]
-    scores = _checked_scores(importance(ranked, params), groups, ranked)
+    ranked = [*free] if target is not None else []
+    ranked += [groups[name] for name, what in chosen.items() if np.ndim(what) == 0]
+    scores = _checked_scores(importance(ranked, params) if ranked else {}, groups, ranked)
     kept = {group.name: np.arange(group.size) for group in groups}
     for name, what in chosen.items():
         kept[name] = _explicit(groups[name], what, scores.get(name))
@@ -219,6 +226,12 @@ def plan(
         ]
         found = _meet(groups, params, target, kept, _in_order(cuts, scope))
     sizes = {name: len(units) for name, units in kept.items()}
+    if problem := groups.problem(sizes):
+        few = [name for name, size in sizes.items() if size == 1 < groups[name].size]
+        raise ValueError(
+            f"the function does not work with one unit of {listing(few, 5)}: {problem}. "
+            "Pass minimum=2, or keep more"
+        )
     count, flops = (_measure(groups, params, what(1.0)) for what in (Params, Flops))
     latency = found if isinstance(target, Latency) else None
     return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)), latency)
@@ -227,11 +240,15 @@ def plan(
 # Options.
 
 
-def _named(groups: Sequence[Group], which: Which) -> list[str]:
+def _named(groups: Sequence[Group], which: Any) -> list[str]:
     """The names of the groups that are meant."""
+    if isinstance(which, Group):
+        return [which.name]
     if callable(which):
         return [group.name for group in groups if which(group)]
     if not isinstance(which, str):
+        if not isinstance(which, Sequence):
+            raise ValueError(f"groups are named by globs, predicates or a list, got {which!r}")
         found = [name for each in which for name in _named(groups, each)]
         return list(dict.fromkeys(found))
     if any(group.name == which for group in groups):
@@ -256,8 +273,8 @@ def _table(groups: Sequence[Group], value: Any) -> dict[str, Any]:
 
 
 def _least(group: Group, minimum: int | float) -> int:
-    wrong = minimum < 0 or (isinstance(minimum, float) and minimum > 1)
-    if wrong or isinstance(minimum, bool):
+    number = isinstance(minimum, int | float | np.integer) and not isinstance(minimum, bool)
+    if not number or not minimum >= 0 or (isinstance(minimum, float) and minimum > 1):
         raise ValueError(f"minimum must be a number of units, or a share as a float, got {minimum}")
     units = -(-minimum * group.size // 1) if isinstance(minimum, float) else minimum
     return min(group.size, max(1, int(units)))
@@ -304,6 +321,9 @@ def _checked_scores(
 
 
 def _check_shapes(groups: Groups, params: PyTree) -> None:
+    if not isinstance(groups, Groups):
+        raise ValueError(f"the first argument must be groups, got a {type(groups).__name__}")
+    trees.check_arrays(params)
     have = {path: tuple(leaf.shape) for path, leaf in trees.by_path(params).items()}
     want = groups.shapes({})
     if have != want:
@@ -320,8 +340,9 @@ class _Cuts:
     """The steps in which a group is cut, from whole to its minimum."""
 
     def __init__(self, group: Group, scores: np.ndarray, multiple: Any, minimum: Any) -> None:
-        if isinstance(multiple, bool) or multiple != int(multiple) or multiple < 1:
-            raise ValueError(f"round_to must be a positive whole number, got {multiple}")
+        whole = isinstance(multiple, int | np.integer) and not isinstance(multiple, bool)
+        if not whole or multiple < 1:
+            raise ValueError(f"round_to must be a positive whole number, got {multiple!r}")
         least = _least(group, minimum)
         self.group = group
         # Most important first: a size is kept by taking so many from the front.
@@ -367,6 +388,8 @@ def _meet(
     measure = _measure(groups, params, target)
     fixed = {name: len(units) for name, units in kept.items()}
     whole = measure({})
+    if not 0 < whole < math.inf:
+        raise ValueError(f"{type(target).__name__} of the dense model is {whole}: nothing to cut")
     wanted = target.share * whole
 
     def sizes(cuts: int) -> dict[str, int]:
@@ -409,7 +432,7 @@ def _refuse(
 def _measure(groups: Groups, params: PyTree, target: Target) -> Callable[[Mapping[str, int]], Any]:
     """What a target is about, as a function of the sizes of groups."""
     if isinstance(target, Flops):
-        return lambda sizes: groups.flops(groups.dims(sizes))
+        return groups.flops
     if isinstance(target, Latency):
         return lambda sizes: target.measure(groups.resized(sizes))
     leaves = {p for p, x in trees.by_path(params).items() if jnp.issubdtype(x.dtype, jnp.inexact)}

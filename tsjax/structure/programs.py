@@ -1,7 +1,9 @@
 """Follows axes through a program, and compares a program with what was followed."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -193,6 +195,14 @@ def bodies_of(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr] | None:
     return [closed(jaxpr) for jaxpr in found] or None
 
 
+def all_steps(program: Program) -> Iterator[Step]:
+    """The equations of a program and of those within."""
+    for step in program.steps:
+        yield step
+        for body in step.bodies:
+            yield from all_steps(body)
+
+
 def dims_read(program: Program) -> set[Dim]:
     """The dims over which a program sums, takes the maximum, or the like.
 
@@ -252,28 +262,15 @@ def check(program: Program, other: core.ClosedJaxpr, sizes: Mapping[Dim, int]) -
         _check_constant(value, new, shape(found), None)
     same: dict[Any, Any] = dict(zip(program.jaxpr.constvars, jaxpr.constvars, strict=True))
     same.update(zip(program.jaxpr.invars, jaxpr.invars, strict=True))
-    for step, eqn in zip(program.steps, jaxpr.eqns, strict=False):
-        if step.eqn.primitive.name != eqn.primitive.name:
-            raise DiffersError(step, f"is followed by {eqn.primitive.name} in its place")
-        if len(step.eqn.invars) != len(eqn.invars) or len(step.outs) != len(eqn.outvars):
-            raise DiffersError(step, "has another number of operands or results")
-        for var, new, found in zip(step.eqn.invars, eqn.invars, step.ins, strict=True):
-            if isinstance(var, core.Literal) and isinstance(new, core.Literal):
-                _check_constant(var.val, new.val, shape(found), step)
-            elif isinstance(var, core.Literal) or same[var] is not new:
-                raise DiffersError(step, "has other operands")
-        for var, new, found in zip(step.eqn.outvars, eqn.outvars, step.outs, strict=True):
-            now, before = (getattr(v.aval, "dtype", None) for v in (new, var))
-            if now != before:
-                raise DiffersError(step, f"gives {now}, not {before}")
-            if shape_of(new) != shape(found):
-                have, want = list(shape_of(new)), list(shape(found))
-                raise DiffersError(step, f"gives shape {have} where {want} follows")
-            same[var] = new
-        _check_params(step, eqn, sizes)
-        for body, new in zip(step.bodies, bodies_of(eqn) or (), strict=True):
-            check(body, new, sizes)
-    if len(program.steps) != len(jaxpr.eqns):
+    steps = iter(program.steps)
+    ours, theirs = _runs([step.eqn for step in program.steps]), _runs(jaxpr.eqns)
+    for run, other_run in zip(ours, theirs, strict=False):
+        taken = [next(steps) for _ in run]
+        if subscripts(run[0]) and subscripts(run[0]) == subscripts(other_run[0]):
+            _check_einsum(taken, other_run, same, shape)
+            continue
+        _check_step(taken[0], other_run[0], same, shape, sizes)
+    if len(ours) != len(theirs):
         last = program.steps[-1] if program.steps else None
         count = f"{len(jaxpr.eqns)} equations, not {len(program.steps)}"
         raise DiffersError(last, f"ends a program that has {count}")
@@ -282,6 +279,86 @@ def check(program: Program, other: core.ClosedJaxpr, sizes: Mapping[Dim, int]) -
             _check_constant(var.val, new.val, jnp.shape(var.val), None)
         elif isinstance(var, core.Literal) or same[var] is not new:
             raise DiffersError(None, "returns something else")
+
+
+def _check_step(
+    step: Step,
+    eqn: core.JaxprEqn,
+    same: dict[Any, Any],
+    shape: Callable[[Axes], tuple[int, ...]],
+    sizes: Mapping[Dim, int],
+) -> None:
+    if step.eqn.primitive.name != eqn.primitive.name:
+        raise DiffersError(step, f"is followed by {eqn.primitive.name} in its place")
+    if len(step.eqn.invars) != len(eqn.invars) or len(step.outs) != len(eqn.outvars):
+        raise DiffersError(step, "has another number of operands or results")
+    for var, new, found in zip(step.eqn.invars, eqn.invars, step.ins, strict=True):
+        if isinstance(var, core.Literal) and isinstance(new, core.Literal):
+            _check_constant(var.val, new.val, shape(found), step)
+        elif isinstance(var, core.Literal) or same[var] is not new:
+            raise DiffersError(step, "has other operands")
+    for var, new, found in zip(step.eqn.outvars, eqn.outvars, step.outs, strict=True):
+        now, before = (getattr(v.aval, "dtype", None) for v in (new, var))
+        if now != before:
+            raise DiffersError(step, f"gives {now}, not {before}")
+        if shape_of(new) != shape(found):
+            have, want = list(shape_of(new)), list(shape(found))
+            raise DiffersError(step, f"gives shape {have} where {want} follows")
+        same[var] = new
+    _check_params(step, eqn, sizes)
+    for body, inner in zip(step.bodies, bodies_of(eqn) or (), strict=True):
+        check(body, inner, sizes)
+
+
+def _check_einsum(
+    steps: Sequence[Step],
+    run: Sequence[core.JaxprEqn],
+    same: dict[Any, Any],
+    shape: Callable[[Axes], tuple[int, ...]],
+) -> None:
+    """An einsum multiplies in the order that is cheapest for its sizes; its ends must agree."""
+    shapes = {
+        var: shape(found)
+        for step in steps
+        for var, found in zip(step.eqn.outvars, step.outs, strict=True)
+    }
+    (read, made), (now_read, now_made) = _ends_of([s.eqn for s in steps]), _ends_of(run)
+    if {same[var] for var in read} != set(now_read) or len(made) != len(now_made):
+        raise DiffersError(steps[0], "has other operands")
+    for var, new in zip(made, now_made, strict=True):
+        if shape_of(new) != shapes[var]:
+            raise DiffersError(steps[-1], f"gives shape {list(shape_of(new))}")
+        same[var] = new
+
+
+def subscripts(eqn: core.JaxprEqn) -> str:
+    """The subscripts of the ``jnp.einsum`` of three operands or more that made an equation."""
+    for name in str(eqn.source_info.name_stack).split("/"):
+        spec = _EINSUM.search(name)
+        if spec:
+            return spec.group()
+    return ""
+
+
+_EINSUM = re.compile(r"[\w.]*,[\w.]*(,[\w.]*)+->[\w.]*")
+
+
+def _runs(eqns: Sequence[core.JaxprEqn]) -> list[list[core.JaxprEqn]]:
+    """The equations one by one, but those of one einsum together."""
+    keys = [subscripts(eqn) or str(i) for i, eqn in enumerate(eqns)]
+    return [[eqn for _, eqn in run] for _, run in groupby(zip(keys, eqns, strict=True), _first)]
+
+
+def _first(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def _ends_of(run: Sequence[core.JaxprEqn]) -> tuple[list[Any], list[Any]]:
+    """The variables that equations read from elsewhere, and those that they do not use up."""
+    read = [v for eqn in run for v in eqn.invars if not isinstance(v, core.Literal)]
+    made = [v for eqn in run for v in eqn.outvars]
+    used, own = set(read), set(made)
+    return [v for v in read if v not in own], [v for v in made if v not in used]
 
 
 def check_outputs(program: Program, other: core.ClosedJaxpr) -> None:
@@ -308,6 +385,9 @@ def _check_constant(value: Any, new: Any, shape: tuple[int, ...], step: Step | N
     if not shape and jnp.issubdtype(jnp.result_type(new), jnp.inexact):
         return
     old, now = np.asarray(value), np.asarray(new)
+    both = [x for x in (old, now) if x.size and x.dtype.kind in "fc" and (x == x.flat[0]).all()]
+    if len(both) == 2:
+        return
     for at, size in enumerate(shape):
         if old.shape[at] != size:
             # It is the same all along this axis.

@@ -336,6 +336,13 @@ def reduce(eqn: Equation) -> list[Axes]:
     return [_without(merged, eqn.params["dimensions"])] * count
 
 
+@rule("psum", "psum_invariant", "pmax", "pmin")
+def collective(eqn: Equation) -> list[Axes]:
+    """Axes that a ``vmap`` has named are reduced; those of devices are none of the array's."""
+    gone = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
+    return [_without(found, gone) for found in eqn.ins]
+
+
 @rule("argmax", "argmin")
 def argmax(eqn: Equation) -> list[Axes]:
     """The number of a place is the result."""

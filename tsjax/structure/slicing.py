@@ -55,7 +55,7 @@ def zero(tree: PyTree, plan: Plan) -> PyTree:
     """
 
     def clear(path: str, leaf: Any) -> Any:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if isinstance(leaf, jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         here = np.ones((1,) * leaf.ndim, bool)
         for axis, at in enumerate(kept[path]):
@@ -81,13 +81,18 @@ def scatter(tree: PyTree, plan: Plan) -> PyTree:
     shapes = plan.groups.shapes({})
 
     def spread(path: str, leaf: Any) -> Any:
+        if all(at is None for at in kept[path]):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(shapes[path], leaf.dtype)
         places = [
             np.arange(n) if at is None else at
             for n, at in zip(shapes[path], kept[path], strict=True)
         ]
 
         def place(a: Any, xp: Any) -> Any:
-            full = xp.zeros(shapes[path], a.dtype)
+            # Random keys have an axis more, of their words.
+            full = xp.zeros((*shapes[path], *a.shape[len(places) :]), a.dtype)
             if xp is jnp:
                 return full.at[np.ix_(*places)].set(a)
             full[np.ix_(*places)] = a
@@ -101,6 +106,8 @@ def scatter(tree: PyTree, plan: Plan) -> PyTree:
 
 def _kept_places(plan: Plan) -> dict[str, list[np.ndarray | None]]:
     """For each leaf and axis the places that are kept, None for all."""
+    if not isinstance(plan, Plan):
+        raise ValueError(f"the second argument must be a plan, got a {type(plan).__name__}")
     found: dict[str, list[np.ndarray | None]] = {}
     masks = {
         path: [np.ones(n, bool) for n in shape] for path, shape in plan.groups.shapes({}).items()
@@ -129,10 +136,20 @@ def _take(array: Any, places: list[np.ndarray | None]) -> Any:
 
 def _computed(fn: Callable[[Any, Any], Any], leaf: Any) -> Any:
     """Runs a function of arrays on the host, which compiles nothing; traced arrays stay traced."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = _computed(fn, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, jax.core.Tracer):
         return fn(leaf, jnp)
     result = fn(np.asarray(leaf), np)
-    return jnp.asarray(result) if isinstance(leaf, jax.Array) else result
+    if not isinstance(leaf, jax.Array):
+        return result
+    try:
+        leaf.sharding.shard_shape(result.shape)
+    except ValueError:
+        # The devices cannot share what is left.
+        return jnp.asarray(result)
+    return jax.device_put(result, leaf.sharding)
 
 
 def _left_out(part: PyTree) -> bool:

@@ -12,6 +12,9 @@ from tsjax.structure.equations import Reason, line_of
 from tsjax.structure.layout import Layout
 from tsjax.structure.programs import DiffersError, check, check_outputs
 
+Attempt = Callable[[Mapping[Dim, int]], Reason | None]
+"""Why a function does not work with these sizes of dims, None if it does."""
+
 
 def trial(
     fn: Callable[..., Any], inputs: Sequence[Any], layout: Layout, sizes: Mapping[Dim, int]
@@ -40,7 +43,7 @@ def trial(
     return None
 
 
-def settle(layout: Layout, attempt: Callable[[Mapping[Dim, int]], Reason | None]) -> None:
+def settle(layout: Layout, attempt: Attempt) -> None:
     """Finds the dims that cannot have another size: ties them to one another, or freezes them.
 
     All are tried at once, since most functions take every size from their params, and by halves
@@ -48,7 +51,7 @@ def settle(layout: Layout, attempt: Callable[[Mapping[Dim, int]], Reason | None]
 
     Args:
       layout: what the leaves consist of; its dims are frozen and tied.
-      attempt: why the function does not work with these sizes, None if it does.
+      attempt: the function, traced with other sizes.
     """
     failing: dict[Dim, Reason] = {}
 
