@@ -1,5 +1,6 @@
 """Follows axes through a program, and compares a program with what was followed."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -333,11 +334,13 @@ def _check_einsum(
 
 def subscripts(eqn: core.JaxprEqn) -> str:
     """The subscripts of the ``jnp.einsum`` of three operands or more that made an equation."""
-    for name in str(eqn.source_info.name_stack).split("/"):
-        spec = _EINSUM.search(name)
-        if spec:
-            return spec.group()
-    return ""
+    return _subscripts_in(eqn.source_info.name_stack)
+
+
+@functools.lru_cache(4096)
+def _subscripts_in(name_stack: Any) -> str:
+    specs = map(_EINSUM.search, str(name_stack).split("/"))
+    return next((spec.group() for spec in specs if spec), "")
 
 
 _EINSUM = re.compile(r"[\w.]*,[\w.]*(,[\w.]*)+->[\w.]*")
