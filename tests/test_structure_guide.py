@@ -1,6 +1,7 @@
 """What the guide to structure shows runs as it is written."""
 
 import re
+import types
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from conftest import ROOT
 from guides import Guide, code, name_of
 
-from tsjax import models, structure
+from tsjax import costs, models, structure
 from tsjax.structure.rules import RULES
 
 GUIDE = Guide("docs/structure.md")
@@ -103,12 +104,18 @@ def test_a_target_out_of_reach_names_what_holds_it_up():
     assert "embed:0" in str(error.value)
 
 
-def test_what_is_measured_was_cut():
-    plan = GUIDE.after(LATENCY)["plan"]
+def test_what_is_measured_was_cut(monkeypatch):
+    def measure(fn, params, *inputs, **limits):
+        # Of a machine that nothing disturbs: a second for each of the FLOPs.
+        return types.SimpleNamespace(minimum=costs.count(fn, params, *inputs).flops)
+
+    monkeypatch.setattr(costs, "measure", measure)
+    plan = GUIDE.run(LATENCY, GUIDE.before(LATENCY))["plan"]
     assert all(
         size % 64 == 0 for group, size in plan.sizes.items() if not plan.groups[group].frozen
     )
     assert plan.params[1] < plan.params[0]
+    assert plan.latency[1] / plan.latency[0] == pytest.approx(0.6, abs=0.05)
 
 
 def test_a_plan_can_be_read():

@@ -9,7 +9,7 @@ Floating-point work only: the same operation on integers or booleans is 0 flops.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -45,6 +45,30 @@ def shape_of(var: Any) -> tuple[int, ...]:
 def size_of(var: Any) -> int:
     """Number of elements of a jaxpr variable or literal."""
     return math.prod(shape_of(var))
+
+
+def bytes_of(var: Any) -> int:
+    """Bytes of a jaxpr variable or literal; 0 where it is not an array of numbers."""
+    dtype = getattr(var.aval, "dtype", None)
+    return size_of(var) * int(getattr(dtype, "itemsize", 0))
+
+
+def needed(jaxpr: core.Jaxpr, live: Sequence[bool]) -> set[Any]:
+    """The variables on which a live output or an effect depends.
+
+    Args:
+      jaxpr: a program.
+      live: for each output, whether anything uses it.
+    """
+    found = {
+        var
+        for var, used in zip(jaxpr.outvars, live, strict=True)
+        if used and not isinstance(var, core.Literal)
+    }
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(var in found for var in eqn.outvars):
+            found.update(var for var in eqn.invars if not isinstance(var, core.Literal))
+    return found
 
 
 def _is(var: Any, kind: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from jax.extend import core
 
 from tsjax.costs.origins import NOWHERE, Origin, follow
-from tsjax.work import NO_WORK, RULES, size_of, window_size
+from tsjax.work import NO_WORK, RULES, bytes_of, needed, size_of, window_size
 
 Products = Counter[tuple[Origin, Origin]]
 # The name stacks of an equation and of those that hold it, outermost first.
@@ -27,10 +27,12 @@ class Tally:
       by_scope: {scope: flops}.
       uncounted: {primitive name: times}.
       products: {origins of the two operands: flops of such dots and convolutions}.
+      result_bytes: bytes of the results of all equations but views.
     """
 
     macs: int = 0
     comparisons: int = 0
+    result_bytes: int = 0
     by_primitive: Counter[str] = field(default_factory=Counter)
     by_scope: Counter[str] = field(default_factory=Counter)
     uncounted: Counter[str] = field(default_factory=Counter)
@@ -45,12 +47,16 @@ class Tally:
         """Adds another tally, so many times."""
         if not times:
             return
-        self.macs += times * other.macs
-        self.comparisons += times * other.comparisons
+        for name in ("macs", "comparisons", "result_bytes"):
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for name in ("by_primitive", "by_scope", "uncounted", "products"):
             mine = getattr(self, name)
             for key, value in getattr(other, name).items():
                 mine[key] += times * value
+
+
+# What gives another view of its operand, which no compiler copies by itself.
+VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"})
 
 
 def walk(
@@ -68,58 +74,57 @@ def walk(
       The tally and the origins of the outputs.
     """
     tally = Tally()
-    needed = _needed(jaxpr, live)
+    read = needed(jaxpr, live)
     known: dict[Any, Origin] = dict(zip(jaxpr.invars, origins, strict=True))
 
     def origin_of(var: Any) -> Origin:
         return NOWHERE if isinstance(var, core.Literal) else known.get(var, NOWHERE)
 
     for eqn in jaxpr.eqns:
-        used = [var in needed for var in eqn.outvars]
+        used = [var in read for var in eqn.outvars]
         if not (any(used) or eqn.effects):
             continue
         ins = [origin_of(var) for var in eqn.invars]
-        here = (*stacks, str(eqn.source_info.name_stack))
-        nested = _NESTED.get(eqn.primitive.name)
-        if nested is None:
-            _tally_equation(tally, eqn, ins, here)
-            outs = follow(eqn, ins)
-        else:
-            inner, outs = nested(eqn, ins, here, used)
-            tally.add(inner)
+        inner, outs = walk_equation(eqn, ins, stacks, used)
+        tally.add(inner)
         known.update(zip(eqn.outvars, outs, strict=True))
     return tally, [origin_of(var) for var in jaxpr.outvars]
 
 
-def _needed(jaxpr: core.Jaxpr, live: Sequence[bool]) -> set[Any]:
-    """The variables on which a live output or an effect depends."""
-    needed = {
-        var
-        for var, used in zip(jaxpr.outvars, live, strict=True)
-        if used and not isinstance(var, core.Literal)
-    }
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(var in needed for var in eqn.outvars):
-            needed.update(var for var in eqn.invars if not isinstance(var, core.Literal))
-    return needed
+def walk_equation(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """Tallies one equation, with what is in it.
 
+    Args:
+      eqn: the equation.
+      origins: of its operands.
+      stacks: of the equations that hold it.
+      used: for each of its results, whether anything uses it.
 
-def _tally_equation(
-    tally: Tally, eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks
-) -> None:
+    Returns:
+      The tally and the origins of the results.
+    """
     name = eqn.primitive.name
+    stacks = (*stacks, str(eqn.source_info.name_stack))
+    if name in _NESTED:
+        return _NESTED[name](eqn, origins, stacks, used)
+    tally = Tally()
     rule = RULES.get(name)
     work = rule(eqn) if rule else None
     if work is None:
         tally.uncounted[name] += 1
         work = NO_WORK
-    tally.macs += work.macs
-    tally.comparisons += work.comparisons
+    tally.macs, tally.comparisons = work.macs, work.comparisons
     if work.flops:
         tally.by_primitive[name] += work.flops
         tally.by_scope[_scope(stacks)] += work.flops
         if work.macs and any(origins):
             tally.products[origins[0], origins[1]] += work.flops
+    if name not in VIEWS:
+        results = zip(eqn.outvars, used, strict=True)
+        tally.result_bytes = sum(bytes_of(var) for var, live in results if live)
+    return tally, follow(eqn, origins)
 
 
 # The name stack writes a scope inside a transformation as "transpose(jvp(encoder))/layer_0".

@@ -356,10 +356,7 @@ class SegmentMerging(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        axes = (-2, -1)
-        x = LayerNorm(reduction_axes=axes, feature_axes=axes, name="norm")(
-            windows(x, self.win_size)
-        )
+        x = LayerNorm(axes=2, name="norm")(windows(x, self.win_size))
         return Linear((self.features,), in_axes=2, name="projection")(x)
 
 

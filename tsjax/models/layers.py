@@ -78,8 +78,35 @@ def parameter(
     return value
 
 
-LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
-"""Layer normalisation over the last axis with torch's epsilon."""
+class LayerNorm(nn.Module):
+    """Layer normalisation (arXiv 1607.06450, eq. 4) with torch's epsilon, 1e-5.
+
+    Mean and variance are taken in float32 at least, as linen's layer does, which takes longer to
+    trace.
+
+    Attributes:
+      axes: how many trailing axes are normalised over; scale and bias have them too.
+    """
+
+    axes: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        axes = tuple(range(x.ndim - self.axes, x.ndim))
+        shape = x.shape[axes[0] :]
+        scale = parameter(self, "scale", nn.initializers.ones, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - wide.mean(axes, keepdims=True)
+        variance = jax.lax.square(centred).mean(axes, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + 1e-5) * leading(scale, x.ndim)
+        y = y + leading(bias, x.ndim)
+        return y.astype(jnp.result_type(x, scale, bias))
+
+
+def leading(x: Array, ndim: int) -> Array:
+    """``x`` with axes of one place in front, ``ndim`` axes in all."""
+    return jax.lax.expand_dims(x, range(ndim - x.ndim))
 
 
 class Dropout(nn.Module):
@@ -128,10 +155,12 @@ class Linear(nn.Module):
         in_shape = x.shape[x.ndim - self.in_axes :]
         init = torch_uniform(math.prod(in_shape))
         kernel = parameter(self, "kernel", init, (*in_shape, *self.features))
-        y = jnp.tensordot(x, kernel, axes=self.in_axes)
+        dtype = jnp.result_type(x, kernel)
+        contracted = tuple(range(x.ndim - self.in_axes, x.ndim)), tuple(range(self.in_axes))
+        y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contracted, ((), ())))
         if self.use_bias:
             bias = parameter(self, "bias", init, self.features)
-            y = y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+            y = y + leading(bias, y.ndim)
         return y
 
 
@@ -289,7 +318,7 @@ def attend(
     logits = jnp.einsum("...lhe,...she->...hls", q, k) * scale
     if causal:
         seen = np.tri(*logits.shape[-2:], dtype=np.bool_)
-        logits = jnp.where(jnp.expand_dims(seen, range(logits.ndim - 2)), logits, -jnp.inf)
+        logits = jnp.where(leading(jnp.asarray(seen), logits.ndim), logits, -jnp.inf)
     return jnp.einsum("...hls,...shv->...lhv", drop(jax.nn.softmax(logits)), v)
 
 

@@ -24,8 +24,8 @@ class Reason:
 
     Attributes:
       primitive: name of the primitive that needs the axis as it is; or ``input``, ``output`` or
-        ``constant`` for what the axis is tied to; or ``size`` where cutting it does not lead to the
-        same program.
+        ``constant`` for what the axis is tied to; ``unread`` where nothing reads it; or ``size``
+        where cutting it does not lead to the same program.
       operand: which operand of the primitive, or which input, output or constant.
       axis: which of its axes.
       line: the user's source line, ``file:line (function)``, or "" where there is none.

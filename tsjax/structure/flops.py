@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax.extend import core
-
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes
 from tsjax.structure.programs import Program, Step, closed, follow
-from tsjax.work import RULES
+from tsjax.work import RULES, needed
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,9 @@ def flops_of(program: Program) -> Flops:
 
 
 def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> None:
-    needed = _needed(program, live)
+    read = needed(program.jaxpr, live)
     for step in program.steps:
-        used = [var in needed for var in step.eqn.outvars]
+        used = [var in read for var in step.eqn.outvars]
         if not (any(used) or step.eqn.effects):
             continue
         p, name = step.eqn.params, step.eqn.primitive.name
@@ -93,17 +91,6 @@ def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> No
             found.fixed += times * _flops(step, {})
         else:
             found.steps.append((times, step))
-
-
-def _needed(program: Program, live: Sequence[bool]) -> set[Any]:
-    """The variables on which a live output or an effect depends."""
-    jaxpr = program.jaxpr
-    pairs = zip(jaxpr.outvars, live, strict=True)
-    needed = {var for var, used in pairs if used and not isinstance(var, core.Literal)}
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(var in needed for var in eqn.outvars):
-            needed.update(var for var in eqn.invars if not isinstance(var, core.Literal))
-    return needed
 
 
 def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from tsjax import trees
 from tsjax.structure import axes
@@ -16,7 +17,7 @@ from tsjax.structure.equations import Axes, Reason, reason_of
 from tsjax.structure.flops import Flops, flops_of
 from tsjax.structure.layout import Layout, places
 from tsjax.structure.programs import Program, all_steps, dims_read, follow, subscripts
-from tsjax.structure.verification import Attempt, settle, trial
+from tsjax.structure.verification import Attempt, settle, trial, uncollected
 from tsjax.wording import near
 from tsjax.work import shape_of
 
@@ -42,8 +43,9 @@ class Member(NamedTuple):
         return f"{self.path}:{self.axis}"
 
     def __eq__(self, other: object) -> bool:
-        alike = isinstance(other, Member) and self[:2] == other[:2]
-        return alike and np.array_equal(self.units, other[2])  # type: ignore[index]
+        if not isinstance(other, Member) or self[:2] != other[:2]:
+            return False
+        return np.array_equal(self.units, other.units)
 
     def __hash__(self) -> int:
         return hash(self[:2])
@@ -79,7 +81,7 @@ class Groups(Sequence[Group]):
         self,
         found: Iterable[tuple[Group, Dim]],
         layout: Layout,
-        trace: Callable[[PyTree], Any],
+        trace: Callable[[Mapping[Dim, int]], core.ClosedJaxpr],
         attempt: Attempt | None = None,
     ) -> None:
         pairs = list(found)
@@ -133,8 +135,8 @@ class Groups(Sequence[Group]):
         """
         if not self._reorders:
             return self._flops(self.dims(sizes))
-        program = self._trace(self.resized(sizes))
-        ins = [tuple(map(Dim, var.aval.shape)) for var in program.jaxpr.invars]
+        program = self._trace(self.dims(sizes))
+        ins = [tuple(map(Dim, shape_of(var))) for var in program.jaxpr.invars]
         return flops_of(follow(program, ins))({})
 
     @functools.cached_property
@@ -192,6 +194,7 @@ def explain(groups: Groups) -> None:
     print(groups)
 
 
+@uncollected()
 def find_groups(
     fn: Callable[..., Any], params: PyTree, *inputs: Any, verify: bool = True
 ) -> Groups:
@@ -245,11 +248,14 @@ def find_groups(
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x, inputs
     )
-    attempt = functools.partial(trial, fn, shapes, layout)
-    trace = lambda tree: jax.make_jaxpr(fn)(tree, *shapes)  # noqa: E731
+
+    def trace(sizes: Mapping[Dim, int]) -> core.ClosedJaxpr:
+        return jax.make_jaxpr(fn)(layout.resized(sizes), *shapes)
+
+    attempt = functools.partial(trial, trace, layout.program)
     if verify:
         settle(layout, attempt)
-    known: dict[tuple[Dim, ...], Dim] = {}
+    known: dict[Any, Dim] = {}
     for path, leaf in leaves.items():
         leaves[path] = tuple(axes.merged(axis, known) for axis in leaf)
     return Groups(_groups(layout), layout, trace, attempt if verify else None)

@@ -6,7 +6,6 @@ counted anew each time.
 """
 
 import bisect
-import fnmatch
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +18,35 @@ import numpy as np
 from tsjax import trees
 from tsjax.structure.groups import Group, Groups
 from tsjax.structure.importance import Importance, l2
-from tsjax.wording import listing, near, one_of
+from tsjax.structure.options import (
+    Which,
+    check_shapes,
+    checked_scores,
+    explicit,
+    least_units,
+    named,
+    table,
+)
+from tsjax.wording import listing, one_of
 
 PyTree = Any
-Which = str | Callable[[Group], bool] | Sequence["str | Callable[[Group], bool]"]
-"""A group's name, or a glob over names; one that no name matches is tried on all members, which
-are called ``path:axis``. Or a predicate, or several of these."""
-
 SCOPES = ("uniform", "global")
 
 
 @dataclass(frozen=True)
-class Params:
+class _Share:
+    """A share of the dense model that is kept."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
+            name = type(self).__name__
+            raise ValueError(f"{name} takes the share to keep, in (0, 1], got {self.share}")
+
+
+@dataclass(frozen=True)
+class Params(_Share):
     """Target: this share of the dense model's parameters is kept.
 
     Where the tree has the collections of Flax (``params`` beside others), those under ``params``
@@ -40,14 +56,9 @@ class Params:
       share: in (0, 1].
     """
 
-    share: float
-
-    def __post_init__(self) -> None:
-        _check_share(self)
-
 
 @dataclass(frozen=True)
-class Flops:
+class Flops(_Share):
     """Target: this share of the dense function's floating-point operations is kept.
 
     They are counted as ``tsjax.costs.count`` does, on the inputs that the groups were found with.
@@ -56,14 +67,9 @@ class Flops:
       share: in (0, 1].
     """
 
-    share: float
-
-    def __post_init__(self) -> None:
-        _check_share(self)
-
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(_Share):
     """Target: this share of the dense function's time is kept, as measured.
 
     Every size that is tried is measured, some fifteen of them, so the function is compiled as
@@ -76,11 +82,7 @@ class Latency:
         ``jax.ShapeDtypeStruct``, in any unit; see docs/structure.md for one.
     """
 
-    share: float
     measure: Callable[[PyTree], float]
-
-    def __post_init__(self) -> None:
-        _check_share(self)
 
 
 Target = Params | Flops | Latency
@@ -102,13 +104,6 @@ def rounds(share: float, count: int) -> list[float]:
     if not (isinstance(count, int) and 0 < share <= 1 <= count):
         raise ValueError(f"rounds takes a share in (0, 1] and a count from 1, got {share}, {count}")
     return [share ** (1 / count)] * count
-
-
-def _check_share(target: Target) -> None:
-    if not (isinstance(target.share, int | float) and 0 < target.share <= 1):
-        raise ValueError(
-            f"{type(target).__name__} takes the share to keep, in (0, 1], got {target.share}"
-        )
 
 
 @dataclass(frozen=True)
@@ -203,24 +198,24 @@ def plan(
         raise ValueError(f"importance must be a function as structure.l2, got {importance!r}")
     if target is None and keep is None:
         raise ValueError("say what to keep: target=Params(0.5), Flops(0.5), or keep={group: ...}")
-    _check_shapes(groups, params)
+    check_shapes(groups, params)
     names = {group.name for group in groups}
     by_name = {name: what for name, what in (keep or {}).items() if name in names}
     rest = {glob: what for glob, what in (keep or {}).items() if glob not in names}
-    chosen = by_name | _table([g for g in groups.free if g.name not in by_name], rest)
+    chosen = by_name | table([g for g in groups.free if g.name not in by_name], rest)
     if stuck := [name for name in chosen if groups[name].frozen]:
         reasons = "; ".join(f"{name}: {groups[name].frozen}" for name in stuck)
         raise ValueError(f"keep names groups that cannot be cut: {reasons}")
-    ignored = {*chosen, *_named(groups, ignore)}
+    ignored = {*chosen, *named(groups, ignore)}
     free = [group for group in groups.free if group.name not in ignored]
     ranked = [*free] if target is not None else []
     ranked += [groups[name] for name, what in chosen.items() if np.ndim(what) == 0]
-    scores = _checked_scores(importance(ranked, params) if ranked else {}, groups, ranked)
+    scores = checked_scores(importance(ranked, params) if ranked else {}, groups, ranked)
     kept = {group.name: np.arange(group.size) for group in groups}
     for name, what in chosen.items():
-        kept[name] = _explicit(groups[name], what, scores.get(name))
+        kept[name] = explicit(groups[name], what, scores.get(name))
     if target is not None:
-        multiples, least = _table(groups, round_to), _table(groups, minimum)
+        multiples, least = table(groups, round_to), table(groups, minimum)
         cuts = [
             _Cuts(g, scores[g.name], multiples.get(g.name, 1), least.get(g.name, 1)) for g in free
         ]
@@ -237,102 +232,6 @@ def plan(
     return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)), latency)
 
 
-# Options.
-
-
-def _named(groups: Sequence[Group], which: Any) -> list[str]:
-    """The names of the groups that are meant."""
-    if isinstance(which, Group):
-        return [which.name]
-    if callable(which):
-        return [group.name for group in groups if which(group)]
-    if not isinstance(which, str):
-        if not isinstance(which, Sequence):
-            raise ValueError(f"groups are named by globs, predicates or a list, got {which!r}")
-        found = [name for each in which for name in _named(groups, each)]
-        return list(dict.fromkeys(found))
-    if any(group.name == which for group in groups):
-        return [which]
-    for labels in (lambda g: [g.name], lambda g: map(str, g.members)):
-        matched = [g.name for g in groups if any(fnmatch.fnmatchcase(x, which) for x in labels(g))]
-        if matched:
-            return matched
-    hint = near(which, [group.name for group in groups])
-    raise ValueError(f"no group matches {which!r}{hint}")
-
-
-def _table(groups: Sequence[Group], value: Any) -> dict[str, Any]:
-    """{group name: what an option says of it}, the first glob that matches holding."""
-    if not isinstance(value, Mapping):
-        return dict.fromkeys((group.name for group in groups), value)
-    found: dict[str, Any] = {}
-    for pattern, each in value.items():
-        for name in _named(groups, pattern):
-            found.setdefault(name, each)
-    return found
-
-
-def _least(group: Group, minimum: int | float) -> int:
-    number = isinstance(minimum, int | float | np.integer) and not isinstance(minimum, bool)
-    if not number or not minimum >= 0 or (isinstance(minimum, float) and minimum > 1):
-        raise ValueError(f"minimum must be a number of units, or a share as a float, got {minimum}")
-    units = -(-minimum * group.size // 1) if isinstance(minimum, float) else minimum
-    return min(group.size, max(1, int(units)))
-
-
-def _explicit(group: Group, what: Any, scores: np.ndarray | None) -> np.ndarray:
-    if isinstance(what, bool | float | int | np.integer | np.floating):
-        share = isinstance(what, float | np.floating)
-        count = round(float(what) * group.size) if share else int(what)
-        if isinstance(what, bool) or not 1 <= count <= group.size or (share and what > 1):
-            raise ValueError(
-                f"{group.name} has {group.size} units and keeps at least one, got {what!r}"
-            )
-        assert scores is not None
-        return np.sort(np.argsort(-scores, kind="stable")[:count])
-    units = np.asarray(what)
-    fine = units.ndim == 1 and units.size and np.issubdtype(units.dtype, np.integer)
-    if not fine or len(set(units.tolist())) < units.size:
-        raise ValueError(f"{group.name} keeps a list of different unit indices, got {what!r}")
-    if units.min() < 0 or units.max() >= group.size:
-        raise ValueError(f"{group.name} has units 0 to {group.size - 1}, got {what!r}")
-    return np.sort(units)
-
-
-def _checked_scores(
-    scores: Mapping[str, Any], groups: Groups, ranked: Sequence[Group]
-) -> dict[str, np.ndarray]:
-    if missing := [group.name for group in ranked if group.name not in scores]:
-        raise ValueError(f"importance gives no scores of {listing(missing, 5)}")
-    found, names = {}, {group.name for group in groups}
-    for name, values in scores.items():
-        if name not in names:
-            raise ValueError(
-                f"importance gives scores of {name!r}, which is no group{near(name, names)}"
-            )
-        array = np.asarray(values, np.float64)
-        if array.shape != (groups[name].size,):
-            size = groups[name].size
-            raise ValueError(f"importance of {name} has shape {array.shape}, not ({size},)")
-        if np.isnan(array).any():
-            raise ValueError(f"importance of {name} is not a number for some units")
-        found[name] = array
-    return found
-
-
-def _check_shapes(groups: Groups, params: PyTree) -> None:
-    if not isinstance(groups, Groups):
-        raise ValueError(f"the first argument must be groups, got a {type(groups).__name__}")
-    trees.check_arrays(params)
-    have = {path: tuple(leaf.shape) for path, leaf in trees.by_path(params).items()}
-    want = groups.shapes({})
-    if have != want:
-        differ = [p for p in {**have, **want} if have.get(p) != want.get(p)]
-        raise ValueError(
-            f"params are not those that the groups were found for: {listing(differ, 5)} differ"
-        )
-
-
 # The order of cuts.
 
 
@@ -343,7 +242,7 @@ class _Cuts:
         whole = isinstance(multiple, int | np.integer) and not isinstance(multiple, bool)
         if not whole or multiple < 1:
             raise ValueError(f"round_to must be a positive whole number, got {multiple!r}")
-        least = _least(group, minimum)
+        least = least_units(group, minimum)
         self.group = group
         # Most important first: a size is kept by taking so many from the front.
         self.order = np.argsort(-scores, kind="stable")

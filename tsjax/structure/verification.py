@@ -1,32 +1,54 @@
 """Whether a function works with smaller leaves: traced again, is it the same program?"""
 
-import functools
+import contextlib
+import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-import jax
+from jax.extend import core
 
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim, Sum
+from tsjax.structure.comparing import DiffersError, check, check_outputs
 from tsjax.structure.equations import Reason, line_of
 from tsjax.structure.layout import Layout
-from tsjax.structure.programs import DiffersError, check, check_outputs
+from tsjax.structure.programs import Program
 
 Attempt = Callable[[Mapping[Dim, int]], Reason | None]
 """Why a function does not work with these sizes of dims, None if it does."""
 
 
-def trial(
-    fn: Callable[..., Any], inputs: Sequence[Any], layout: Layout, sizes: Mapping[Dim, int]
-) -> Reason | None:
-    """Why the function does not work with other sizes, None if it does."""
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Puts the garbage collector off, which takes a sixth of an analysis to look through traces."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        program = jax.make_jaxpr(fn)(layout.resized(sizes), *inputs)
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def trial(
+    trace: Callable[[Mapping[Dim, int]], core.ClosedJaxpr],
+    program: Program,
+    sizes: Mapping[Dim, int],
+) -> Reason | None:
+    """Why the function does not work with other sizes, None if it does.
+
+    Args:
+      trace: traces the function with these sizes.
+      program: what was followed.
+      sizes: the dims that have another size, and which.
+    """
+    try:
+        other = trace(sizes)
         if any(size < _least(dim.size) for dim, size in sizes.items()):
             # Axes of one place are broadcast, and programs for them differ: it must do if it runs.
-            check_outputs(layout.program, program)
+            check_outputs(program, other)
         else:
-            check(layout.program, program, sizes)
+            check(program, other, sizes)
     except DiffersError as differs:
         return differs.reason
     # What a function may raise for a shape that it does not expect is anything.
@@ -46,53 +68,70 @@ def trial(
 def settle(layout: Layout, attempt: Attempt) -> None:
     """Finds the dims that cannot have another size: ties them to one another, or freezes them.
 
-    All are tried at once, since most functions take every size from their params, and by halves
-    only where that fails.
+    All are tried at once, since most functions take every size from their params; what fails is
+    looked for by halves.
 
     Args:
       layout: what the leaves consist of; its dims are frozen and tied.
       attempt: the function, traced with other sizes.
     """
     failing: dict[Dim, Reason] = {}
-
-    def fails(*classes: Sequence[Dim]) -> Reason | None:
-        """Why these cannot be cut at once, the dims of one class always alike."""
-        for sizes in _sizings([dims[0] for dims in classes]):
-            every = {dim: sizes[dims[0]] for dims in classes for dim in dims}
-            if reason := attempt(every):
-                return reason
-        return None
-
-    def search(some: Sequence[Dim]) -> None:
-        if not some or not (reason := fails(*([dim] for dim in some))):
-            return
-        if len(some) == 1:
-            failing[some[0]] = reason
-            return
-        search(some[: len(some) // 2])
-        search(some[len(some) // 2 :])
-
-    free = [dim for dim in layout.dims() if dim.frozen is None]
-    search(free)
+    passed = _free(layout)
+    while found := _failing(attempt, passed):
+        failing |= found
+        passed = [dim for dim in passed if dim not in found]
     for dims in _candidates(layout, failing):
         together = [dim for dim in dict.fromkeys(dims) if dim in failing]
-        if len(together) > 1 and not fails(together):
+        if len(together) > 1 and not any(
+            attempt(dict.fromkeys(together, size))
+            for sizes in _sizings(together[:1])
+            for size in sizes.values()
+        ):
             for dim in together:
                 axes.unify(together[0], dim, None)
             for dim in dims:
                 failing.pop(dim, None)
     for dim, why in failing.items():
         dim.frozen = why
-    rest = [dim for dim in layout.dims() if dim.frozen is None]
-    if rest == free or not fails(*([dim] for dim in rest)):
-        return
-    # Each by itself can be cut, but not all of them together.
-    good: list[Dim] = []
-    for dim in rest:
-        if reason := fails(*([other] for other in [*good, dim])):
-            dim.frozen = reason
+    while (free := _free(layout)) != passed and (found := _failing(attempt, free)):
+        for dim, why in found.items():
+            dim.frozen = why
+
+
+def _free(layout: Layout) -> list[Dim]:
+    return [dim for dim in layout.dims() if dim.frozen is None]
+
+
+def _failing(attempt: Attempt, dims: Sequence[Dim]) -> dict[Dim, Reason]:
+    """Some dims that cannot have other sizes while these others have; none if all can."""
+    for sizes in _sizings(dims):
+        if reason := attempt(sizes):
+            return _by_halves(attempt, sizes, reason) or _one_by_one(attempt, sizes)
+    return {}
+
+
+def _by_halves(attempt: Attempt, sizes: Mapping[Dim, int], reason: Reason) -> dict[Dim, Reason]:
+    """The dims that cannot have these sizes though all others stay as they are."""
+    if len(sizes) == 1:
+        return dict.fromkeys(sizes, reason)
+    found: dict[Dim, Reason] = {}
+    pairs, middle = [*sizes.items()], len(sizes) // 2
+    for half in (dict(pairs[:middle]), dict(pairs[middle:])):
+        if why := attempt(half):
+            found |= _by_halves(attempt, half, why)
+    return found
+
+
+def _one_by_one(attempt: Attempt, sizes: Mapping[Dim, int]) -> dict[Dim, Reason]:
+    """The dims that cannot have these sizes where those before them have: each alone can."""
+    good: dict[Dim, int] = {}
+    found: dict[Dim, Reason] = {}
+    for dim, size in sizes.items():
+        if reason := attempt({**good, dim: size}):
+            found[dim] = reason
         else:
-            good.append(dim)
+            good[dim] = size
+    return found
 
 
 _NEIGHBOURS = 4
@@ -119,41 +158,43 @@ def _candidates(layout: Layout, failing: Mapping[Dim, Reason]) -> Iterator[list[
 
 
 def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
-    """Sizes to try, for all dims at once: one unit less; about half; nearly all or nothing.
+    """Other sizes to try, for all dims at once.
 
-    Dims that the code ties, not the dataflow, must not pass. Any two of one size differ in one of
-    the tries after the first: their sizes there are the digits of their rank. Where a size has no
-    digits left, neighbours move in opposite directions, as the parts of ``h[: c // 2]`` and
-    ``h[c // 2 :]`` never may, one way and then the other. Three units leave one size untried, 1.
+    Each dim has one unit less in some try, almost none in another, and about half. Dims that the
+    code ties, not the dataflow, must not pass: any two of one size differ in some try, and
+    neighbours move in opposite directions, as the parts of ``h[: c // 2]`` and ``h[c // 2 :]``
+    never may, one way and then the other. Three units leave one size untried, 1.
     """
-    yield {dim: dim.size - 1 for dim in dims}
-    counts: dict[int, int] = {}
-    ranks = []
-    for dim in dims:
-        ranks.append(counts.get(dim.size, 0))
-        counts[dim.size] = ranks[-1] + 1
-    turn = 0
-    while turn == 0 or counts or (turn < 3 and len(dims) > 1):
-        sizes = {}
-        for i, dim in enumerate(dims):
-            choices = _near_half(dim.size)
-            ranks[i], digit = divmod(ranks[i], len(choices))
-            ends = _least(dim.size), dim.size
-            sizes[dim] = choices[digit] if dim.size in counts else ends[(i + turn) % 2]
-        yield sizes
-        left = {size: -(-count // len(_near_half(size))) for size, count in counts.items()}
-        counts = {size: count for size, count in left.items() if count > 1}
-        turn += 1
-    if any(dim.size == 3 for dim in dims):
-        yield {dim: 1 if dim.size == 3 else dim.size for dim in dims}
+    ranks: dict[tuple[int, int], list[Dim]] = {}
+    for i, dim in enumerate(dims):
+        ranks.setdefault((dim.size, i % 2), []).append(dim)
+    words: dict[Dim, Sequence[int]] = {}
+    for tries in itertools.count(2):
+        for (size, odd), alike in ranks.items():
+            words.update(zip(alike, _words(size, tries, mirrored=bool(odd)), strict=False))
+        if len(words) == len(dims):
+            break
+    for sizes in zip(*words.values(), strict=True):
+        if other := {d: size for d, size in zip(words, sizes, strict=True) if size != d.size}:
+            yield other
+    if three := [dim for dim in dims if dim.size == 3]:
+        yield dict.fromkeys(three, 1)
+
+
+def _words(size: int, tries: int, *, mirrored: bool) -> Iterator[Sequence[int]]:
+    """Sizes of a dim in so many tries, all that there are: one of them for each dim."""
+    high, low = size - 1, _least(size) if _least(size) < size - 1 else size
+    between = sorted(range(low + 1, high), key=lambda n: (abs(n - size / 2), n))[:_HALVES]
+    mirror = {high: low, low: high} if mirrored else {}
+    for word in itertools.product(dict.fromkeys((high, low, *between, size)), repeat=tries):
+        ends = high in word and low in word[word.index(high) :]
+        if ends and (not between or any(low < n < high for n in word)):
+            yield [mirror.get(n, n) for n in word]
+
+
+_HALVES = 16
 
 
 def _least(size: int) -> int:
     """The smallest size for which the program must be the same."""
     return min(2, size - 1)
-
-
-@functools.cache
-def _near_half(size: int) -> list[int]:
-    """Sizes to try, those nearest to half first."""
-    return sorted(range(_least(size), size + 1), key=lambda n: (abs(n - size / 2), n))
