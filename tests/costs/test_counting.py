@@ -382,3 +382,26 @@ def test_xla_leaves_out_the_taps_on_padding():
     analysis = jax.jit(conv).lower(*args).compile().cost_analysis()
     on_padding = 2 * B * 2 * F * D
     assert analysis["flops"] == flops(conv, *args) - on_padding
+
+
+def test_intermediates_are_results_that_are_neither_outputs_nor_views():
+    def fn(params, x):
+        hidden = jnp.tanh(x @ params["w"])
+        y = hidden.reshape(-1)[None]
+        unread = jnp.exp(x)
+        del unread
+        return (y * 2).reshape(B, F), x.reshape(-1), params["w"]
+
+    counted = costs.count(fn, {"w": shape(D, F)}, shape(B, D))
+    # The product and its tanh; what is doubled is an output, seen through a view.
+    assert counted.intermediate_bytes == 4 * (B * F + B * F)
+    assert counted.output_bytes == 4 * (B * F + B * D + D * F)
+
+
+def test_intermediates_of_a_loop_count_once_a_turn():
+    def fn(_, x):
+        return lax.scan(lambda h, _: (jnp.sin(jnp.cos(h)), None), x, None, length=5)[0]
+
+    # One of the ten results is the output.
+    counted = costs.count(fn, {}, shape(B, D, dtype=jnp.bfloat16))
+    assert counted.intermediate_bytes == 5 * 2 * 2 * B * D - 2 * B * D

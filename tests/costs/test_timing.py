@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsjax import costs
-from tsjax.costs import timing
+from tsjax.costs import programs, timing
 
 
 class Clock:
@@ -98,14 +98,8 @@ def test_senseless_limits_are_refused(limits, message):
 
 
 def test_summary_of_samples():
-    result = costs.Timing(
-        samples=(5.0, 1.0, 2.0, 4.0, 100.0),
-        compile_seconds=1.0,
-        dispatch=0.5,
-        xla_flops=None,
-        peak_bytes=None,
-        device="cpu: cpu",
-    )
+    program = programs.compile_ahead(lambda x: x, jnp.zeros(()))
+    result = costs.Timing((5.0, 1.0, 2.0, 4.0, 100.0), 0.5, program)
     assert result.median == 4.0
     assert result.quartiles == (2.0, 5.0)
     assert result.iqr == 3.0
@@ -142,7 +136,7 @@ def test_compiling_is_measured_apart():
         return x @ params["w"]
 
     result = costs.measure(fn, W, X, repeats=5, min_seconds=0.0, clock=clock)
-    assert result.compile_seconds == 50.0
+    assert result.program.compile_seconds == 50.0
     assert result.samples == (0.0,) * 5
 
 
@@ -166,15 +160,15 @@ def test_params_and_inputs_are_arguments_of_the_compiled_function():
         return (x @ params["w"]) @ (params["w"].T @ params["w"])
 
     result = costs.measure(fn, W, X, repeats=1, min_seconds=0.0)
-    assert result.xla_flops == costs.count(fn, W, X).flops
+    assert result.program.xla_flops == costs.count(fn, W, X).flops
 
 
 def test_what_the_compiler_says():
     result = costs.measure(lambda p, x: x @ p["w"], W, X, repeats=1, min_seconds=0.0)
-    assert result.xla_flops == 2 * 4 * 8 * 16
-    assert result.peak_bytes is not None
-    assert result.peak_bytes >= 4 * (4 * 8 + 8 * 16 + 4 * 16)
-    assert result.device == f"cpu: {jax.devices()[0].device_kind}"
+    assert result.program.xla_flops == 2 * 4 * 8 * 16
+    assert result.program.peak_bytes is not None
+    assert result.program.peak_bytes >= 4 * (4 * 8 + 8 * 16 + 4 * 16)
+    assert result.program.device == f"cpu: {jax.devices()[0].device_kind}"
 
 
 class Silent:
@@ -193,12 +187,45 @@ class Silent:
 
 @pytest.mark.parametrize("answer", [None, {}, [], {"flops": -1.0}, NotImplementedError])
 def test_an_estimate_that_the_backend_does_not_give_is_none(answer):
-    assert timing._xla_flops(Silent(answer)) is None
+    assert programs.estimate(Silent(answer), "flops") is None
 
 
 @pytest.mark.parametrize("answer", [None, NotImplementedError])
 def test_memory_that_the_backend_does_not_give_is_none(answer):
-    assert timing._peak_bytes(Silent(answer)) is None
+    assert programs.peak_bytes(Silent(answer)) is None
+
+
+def test_work_that_needs_no_argument_is_refused():
+    w = jnp.ones((64, 64))
+    x = jnp.ones((64, 64))
+
+    @jax.jit
+    def fn(params, x):
+        return jnp.tanh(x @ params)
+
+    message = "528,384 of the 528,384 FLOPs need none of the arguments"
+    with pytest.raises(ValueError, match=message):
+        costs.measure(lambda p, _: fn(w, x), w, x)
+    # The first of two layers could be done beforehand.
+    with pytest.raises(ValueError, match=r"528,384 of the 1,056,768 FLOPs"):
+        costs.measure(lambda p, _: fn(p, fn(w, x)), w, x)
+    # A small table may be.
+    timed = costs.measure(lambda p, y: fn(p, y + jnp.sin(jnp.arange(64.0))[None]), w, x, repeats=1)
+    assert timed.repeats >= 1
+
+
+def test_kernels_are_what_is_run_one_after_the_other():
+    def fn(w, x):
+        h = jnp.tanh(x @ w)
+        return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), h, None, length=5)[0] @ w
+
+    w = jnp.ones((64, 64))
+    program = jax.jit(fn).lower(w, w).compile()
+    once = jax.jit(lambda w, x: jnp.tanh(x @ w) @ w).lower(w, w).compile()
+    assert programs.kernels(once) == 3
+    # Each turn: product, tanh, counter; outside, the counter is set.
+    assert programs.kernels(program) == 3 + 5 * 3 + 1
+    assert programs.kernels(Silent(None)) is None
 
 
 def test_inputs_are_different_buffers_and_params_one(monkeypatch):
@@ -257,9 +284,35 @@ def test_functions_take_turns_and_are_timed_each_for_itself():
     assert order == ["a", "b"] + ["a", "b"] * 3
 
 
+def test_calls_before_each_sample_are_not_timed():
+    # Each call that follows one of the other's takes ten times as long.
+    order, clock = [], Clock()
+
+    def device(name):
+        def call():
+            clock.now += 1.0 if order[-1:] == [name] else 10.0
+            order.append(name)
+
+        return call
+
+    calls = [(device(name), [()]) for name in "ab"]
+    limits = LIMITS | {"clock": clock, "block": id}
+    assert costs.sample_in_turns(calls, **limits) == [(10.0,) * 3] * 2
+    order.clear()
+    assert costs.sample_in_turns(calls, lead=1, **limits) == [(1.0,) * 3] * 2
+
+
+def test_donated_arguments_are_used_up():
+    program = costs.compile_ahead(lambda x, y: x + y, jnp.ones(8), jnp.ones(8), donate_argnums=(0,))
+    x, y = jnp.ones(8), jnp.ones(8)
+    np.testing.assert_array_equal(program.call(x, y), np.full(8, 2.0))
+    assert x.is_deleted()
+    assert not y.is_deleted()
+
+
 def test_measure_in_turns_names_each_timing():
     fns = {"plain": (lambda p, x: x @ p["w"], W), "twice": (lambda p, x: 2 * (x @ p["w"]), W)}
     timings = costs.measure_in_turns(fns, X, repeats=2, min_seconds=0.0)
     assert list(timings) == ["plain", "twice"]
     assert [t.repeats for t in timings.values()] == [2, 2]
-    assert timings["twice"].xla_flops > timings["plain"].xla_flops
+    assert timings["twice"].program.xla_flops > timings["plain"].program.xla_flops

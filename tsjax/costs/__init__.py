@@ -2,15 +2,32 @@
 
 from tsjax.costs.counting import Count, count
 from tsjax.costs.devices import device_description
-from tsjax.costs.timing import Timing, measure, measure_in_turns, sample, sample_in_turns
+from tsjax.costs.programs import Program, compile_ahead
+from tsjax.costs.roofline import PRECISIONS, Peaks, Place, measure_peaks, place
+from tsjax.costs.timing import (
+    Timing,
+    measure,
+    measure_dispatch,
+    measure_in_turns,
+    sample,
+    sample_in_turns,
+)
 
 __all__ = [
+    "PRECISIONS",
     "Count",
+    "Peaks",
+    "Place",
+    "Program",
     "Timing",
+    "compile_ahead",
     "count",
     "device_description",
     "measure",
+    "measure_dispatch",
     "measure_in_turns",
+    "measure_peaks",
+    "place",
     "sample",
     "sample_in_turns",
 ]

@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from tsjax import trees
 from tsjax.costs.origins import NOWHERE, Origin, leaf
-from tsjax.costs.walking import Products, walk
-from tsjax.work import size_of
+from tsjax.costs.walking import VIEWS, Products, walk
+from tsjax.work import bytes_of, size_of
 
 PyTree = Any
 
@@ -41,6 +42,9 @@ class Count:
       param_bytes: bytes of params.
       input_bytes: bytes of the other inputs.
       output_bytes: bytes of the outputs.
+      intermediate_bytes: bytes of all other results, views of others (reshape, broadcast) left out,
+        those of a loop once a turn. So much is written, and read at least once, if nothing is
+        fused; a compiler keeps most of it out of memory.
     """
 
     flops: int
@@ -54,6 +58,7 @@ class Count:
     param_bytes: int
     input_bytes: int
     output_bytes: int
+    intermediate_bytes: int
     _products: Products = field(repr=False)
     _like: PyTree = field(repr=False)
 
@@ -128,16 +133,26 @@ def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
         comparisons=tally.comparisons,
         uncounted=dict(tally.uncounted),
         params=sum(size_of(var) for var in param_vars),
-        param_bytes=sum(_nbytes(var) for var in param_vars),
-        input_bytes=sum(_nbytes(var) for var in input_vars),
-        output_bytes=sum(_nbytes(var) for var in closed.jaxpr.outvars),
+        param_bytes=sum(map(bytes_of, param_vars)),
+        input_bytes=sum(map(bytes_of, input_vars)),
+        output_bytes=sum(map(bytes_of, closed.jaxpr.outvars)),
+        intermediate_bytes=tally.result_bytes - sum(map(bytes_of, _results(closed.jaxpr))),
         _products=tally.products,
         _like=jax.tree.unflatten(jax.tree.structure(params), leaves),
     )
 
 
-def _nbytes(var: Any) -> int:
-    return size_of(var) * int(var.aval.dtype.itemsize)
+def _results(jaxpr: core.Jaxpr) -> set[Any]:
+    """What the program computes and gives out, seen through views."""
+    made_by = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
+    found = set()
+    for var in jaxpr.outvars:
+        while not isinstance(var, core.Literal) and var in made_by:
+            if made_by[var].primitive.name not in VIEWS:
+                found.add(var)
+                break
+            var = made_by[var].invars[0]
+    return found
 
 
 def _by_leaf(paths: Sequence[str], products: Products) -> dict[str, int]:

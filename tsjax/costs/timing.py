@@ -1,9 +1,10 @@
 """Times a compiled function on the device, without the usual ways to fool oneself.
 
-The function is compiled ahead of time with everything that it reads as an argument, so nothing is
-folded into a constant; its inputs are on the device, in several copies that take turns; the first
-calls are thrown away; every sample waits until the result is there; and what remains is reported as
-a median with quartiles, beside the time that a call of an almost empty function takes.
+The function is compiled ahead of time with everything that it reads as an argument; one whose work
+the compiler could do beforehand, on arrays that it closes over, is refused. Its inputs are on the
+device, in several copies that take turns; the first calls are thrown away; every sample waits until
+the result is there; and what remains is reported as a median with quartiles, beside the time that a
+call of an almost empty function takes.
 """
 
 import time
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsjax import trees
+from tsjax.costs.programs import Program, compile_ahead, device_of
 
 PyTree = Any
 
@@ -27,22 +29,17 @@ class Timing:
 
     Attributes:
       samples: seconds per call, in the order in which they were taken.
-      compile_seconds: tracing, lowering and compiling. A compilation cache, where one is on, makes
-        it shorter.
       dispatch: median seconds of a call that adds 1 to a scalar, sampled the same way: what a call
         costs before it does anything.
-      xla_flops: XLA's own estimate for the compiled program, or None where the backend gives none.
-      peak_bytes: arguments, outputs and temporaries of the compiled program by XLA's memory
-        analysis, or None where the backend gives none.
-      device: platform and kind, e.g. "cpu: cpu".
+      program: what was timed, with its seconds of compiling and XLA's own estimates.
+      device_peak_bytes: the most that the process has had on the device so far, or None where the
+        device doesn't say.
     """
 
     samples: tuple[float, ...] = field(repr=False)
-    compile_seconds: float
     dispatch: float
-    xla_flops: float | None
-    peak_bytes: int | None
-    device: str
+    program: Program
+    device_peak_bytes: int | None = None
 
     @property
     def repeats(self) -> int:
@@ -88,7 +85,8 @@ def measure(fn: Callable[..., Any], params: PyTree, *inputs: PyTree, **limits: A
       The timing.
 
     Raises:
-      ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), or where the limits
+      ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), where more than a
+        tenth of the function's FLOPs are done on arrays that it closes over, or where the limits
         make no sense.
     """
     return measure_in_turns({"fn": (fn, params)}, *inputs, **limits)["fn"]
@@ -123,8 +121,7 @@ def measure_in_turns(
       Timings by name.
 
     Raises:
-      ValueError: where a leaf is a `jax.ShapeDtypeStruct` (its path is named), or where the limits
-        make no sense.
+      ValueError: as `measure` does.
     """
     for _, params in functions.values():
         _check_concrete(params, inputs)
@@ -133,26 +130,19 @@ def measure_in_turns(
     limits: dict[str, Any] = {"repeats": repeats, "max_repeats": max_repeats, "warmup": warmup}
     limits["clock"] = clock
     turns = [jax.tree.map(jnp.copy, inputs) for _ in range(copies)]
-    programs, compile_seconds = [], []
+    programs, calls = [], []
     for fn, params in functions.values():
         params = jax.device_put(params)
         arguments = [(params, *copy) for copy in turns]
-        start = clock()
-        programs.append((jax.jit(fn).lower(*arguments[0]).compile(), arguments))
-        compile_seconds.append(clock() - start)
+        programs.append(compile_ahead(fn, *arguments[0], clock=clock))
+        calls.append((programs[-1].call, arguments))
 
-    samples = sample_in_turns(programs, min_seconds=min_seconds, **limits)
-    dispatch = _dispatch(copies, min_seconds=min_seconds / 10, **limits)
+    samples = sample_in_turns(calls, min_seconds=min_seconds, **limits)
+    dispatch = measure_dispatch(copies=copies, min_seconds=min_seconds / 10, **limits)
+    peak = (device_of(turns[0]).memory_stats() or {}).get("peak_bytes_in_use")
     return {
-        name: Timing(
-            samples=samples[i],
-            compile_seconds=compile_seconds[i],
-            dispatch=dispatch,
-            xla_flops=_xla_flops(compiled),
-            peak_bytes=_peak_bytes(compiled),
-            device=_device(arguments[0]),
-        )
-        for i, (name, (compiled, arguments)) in enumerate(zip(functions, programs, strict=True))
+        name: Timing(samples[i], dispatch, programs[i], device_peak_bytes=peak)
+        for i, name in enumerate(functions)
     }
 
 
@@ -184,6 +174,7 @@ def sample_in_turns(
     min_seconds: float,
     max_repeats: int,
     warmup: int = 3,
+    lead: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     block: Callable[[Any], Any] = jax.block_until_ready,
 ) -> list[tuple[float, ...]]:
@@ -195,6 +186,8 @@ def sample_in_turns(
       min_seconds: sampling goes on until the samples of each add up to this, too.
       max_repeats: the greatest number of samples of each; it ends the sampling in any case.
       warmup: calls of each before the first sample, at least 1.
+      lead: calls before each sample that are not timed. Threads that another framework has left
+        spinning come to rest in them.
       clock: gives the time in seconds.
       block: waits for a result of a call.
 
@@ -218,6 +211,8 @@ def sample_in_turns(
     while rounds < repeats or (min(totals) < min_seconds and rounds < max_repeats):
         rounds += 1
         for i, (call, arguments) in enumerate(turns):
+            for args in islice(arguments, lead):
+                block(call(*args))
             args = next(arguments)
             start = clock()
             result = call(*args)
@@ -229,37 +224,13 @@ def sample_in_turns(
     return [tuple(seconds) for seconds in samples]
 
 
-def _dispatch(copies: int, **limits: Any) -> float:
+def measure_dispatch(*, copies: int = 3, **limits: Any) -> float:
+    """Median seconds of a call that adds 1 to a scalar: what a call costs before it does anything.
+
+    Args:
+      copies: how many copies of the scalar take turns.
+      **limits: see `sample_in_turns`.
+    """
     arguments = [(jnp.zeros((), jnp.float32).copy(),) for _ in range(copies)]
-    compiled = jax.jit(lambda x: x + 1).lower(*arguments[0]).compile()
-    return float(np.median(sample(compiled, arguments, **limits)))
-
-
-def _xla_flops(compiled: Any) -> float | None:
-    # Some backends answer with a list of one, without the key, with -1, or not at all.
-    try:
-        analysis = compiled.cost_analysis()
-    except (NotImplementedError, jax.errors.JaxRuntimeError):
-        return None
-    if isinstance(analysis, list | tuple):
-        analysis = analysis[0] if analysis else None
-    flops = (analysis or {}).get("flops", -1)
-    return float(flops) if flops >= 0 else None
-
-
-def _peak_bytes(compiled: Any) -> int | None:
-    try:
-        memory = compiled.memory_analysis()
-    except (NotImplementedError, jax.errors.JaxRuntimeError):
-        return None
-    if memory is None:
-        return None
-    return int(
-        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    )
-
-
-def _device(tree: PyTree) -> str:
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    device = min(arrays[0].devices(), key=lambda d: d.id) if arrays else jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"
+    program = compile_ahead(lambda x: x + 1, *arguments[0])
+    return float(np.median(sample(program.call, arguments, **limits)))

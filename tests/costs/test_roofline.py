@@ -1,0 +1,86 @@
+"""Places on a roofline by hand, and peaks of a machine whose times are known."""
+
+import jax
+import pytest
+
+from tsjax import costs
+from tsjax.costs import programs, roofline
+
+PEAKS = costs.Peaks("float32", 1e9, 1e8, launch=1e-6, dispatch=1e-5, device="cpu: cpu")
+
+
+def program(**fields):
+    about = {"compile_seconds": 1.0, "xla_flops": 1.0, "peak_bytes": 1, "device": "cpu: cpu"}
+    return costs.Program(call=None, **(about | {"xla_bytes": 1e3, "kernels": 10} | fields))
+
+
+@pytest.mark.parametrize(
+    ("flops", "bytes_", "kernels", "bound", "least"),
+    [
+        (10**6, 1e4, 10, "arithmetic", 1e-3),
+        (10**4, 1e6, 10, "memory", 1e-2),
+        (10**4, 1e3, 90, "launches", 1e-4),
+    ],
+)
+def test_what_takes_longest_bounds(flops, bytes_, kernels, bound, least):
+    placed = costs.place(flops, program(xla_bytes=bytes_, kernels=kernels), 4 * least, PEAKS)
+    assert placed.bound == bound
+    assert placed.least == pytest.approx(least)
+    assert placed.attained == pytest.approx(0.25)
+    assert placed.intensity == flops / bytes_
+    assert placed.launches == pytest.approx(1e-5 + kernels * 1e-6)
+
+
+def test_at_the_ridge_arithmetic_and_memory_take_as_long():
+    placed = costs.place(10**6, program(xla_bytes=1e6 / PEAKS.ridge), 1.0, PEAKS)
+    assert placed.arithmetic == pytest.approx(placed.memory)
+
+
+def test_places_of_another_device_are_refused():
+    with pytest.raises(ValueError, match="timed on gpu: H, but the peaks are those of cpu: cpu"):
+        costs.place(1, program(device="gpu: H"), 1.0, PEAKS)
+
+
+@pytest.mark.parametrize("unknown", ["xla_bytes", "kernels"])
+def test_what_xla_does_not_say_is_not_guessed(unknown):
+    with pytest.raises(ValueError, match="XLA does not say what the program moves and runs"):
+        costs.place(1, program(**{unknown: None}), 1.0, PEAKS)
+
+
+def test_peaks_are_the_work_over_the_time(monkeypatch):
+    """A machine that does 1e9 FLOPs and moves 1e8 bytes a second, and starts 1e6 kernels."""
+
+    def sample(call, arguments, **limits):
+        shapes = [x.shape for x in arguments[0]]
+        if len(shapes) == 2:
+            seconds = 2 * shapes[0][0] ** 3 / 1e9
+        elif shapes == [(8, 8)]:
+            seconds = 1e-5 + programs.kernels(call) * 1e-6
+        elif shapes == [()]:
+            seconds = 1e-5
+        else:
+            turns = 4 if '"n":"4"' in call.as_text() else 1
+            # What making the result takes is in both programs.
+            seconds = 0.5 + turns * 2 * arguments[0][0].nbytes / 1e8
+        return (2 * seconds, seconds)
+
+    monkeypatch.setattr(roofline, "sample", sample)
+    peaks = costs.measure_peaks(widths=(16, 32), moved_bytes=2**16, chain=40)
+    assert peaks.flops == pytest.approx(1e9)
+    assert peaks.bandwidth == pytest.approx(1e8)
+    assert peaks.launch == pytest.approx(1e-6)
+    assert peaks.dispatch == pytest.approx(1e-5)
+    assert peaks.device == f"cpu: {jax.devices()[0].device_kind}"
+
+
+@pytest.mark.parametrize("precision", list(costs.PRECISIONS))
+def test_peaks_of_this_machine(precision):
+    peaks = costs.measure_peaks(precision, widths=(64,), moved_bytes=2**16, chain=20, repeats=2)
+    assert peaks.precision == precision
+    assert min(peaks.flops, peaks.bandwidth, peaks.dispatch) > 0
+    assert peaks.launch >= 0
+
+
+def test_unknown_precisions_are_named():
+    with pytest.raises(ValueError, match="one of float32, tfloat32, bfloat16, got 'float8'"):
+        costs.measure_peaks("float8")

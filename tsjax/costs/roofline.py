@@ -1,0 +1,181 @@
+"""The roofline of a device: what it does at most, and what of that bounds a function.
+
+A call takes at least as long as its arithmetic at the device's best rate, at least as long as its
+bytes take to move, and at least as long as its kernels take to start (Williams, Waterman and
+Patterson, "Roofline", CACM 2009, with the third bound added). Which of the three is largest says
+what a narrower model can gain: width takes away arithmetic and bytes, but no kernels.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tsjax.costs.programs import Program, compile_ahead
+from tsjax.costs.timing import sample
+
+PRECISIONS = {
+    "float32": ("float32", "highest"),
+    "tfloat32": ("float32", "tensorfloat32"),
+    "bfloat16": ("bfloat16", "default"),
+}
+"""{name: (dtype of the operands, precision of the products)}; tfloat32 is float32 on a CPU."""
+
+BOUNDS = ("arithmetic", "memory", "launches")
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a device does at most, as measured; made by `measure_peaks`.
+
+    Attributes:
+      precision: a name of `PRECISIONS`.
+      flops: floating-point operations a second, in matrix products.
+      bandwidth: bytes a second, read and written, adding 1 to an array that fits no cache, over and
+        over in place.
+      launch: seconds for each further kernel of a program.
+      dispatch: seconds of a call, however little it does.
+      device: platform and kind.
+    """
+
+    precision: str
+    flops: float
+    bandwidth: float
+    launch: float
+    dispatch: float
+    device: str
+
+    @property
+    def ridge(self) -> float:
+        """FLOPs a byte from which on arithmetic takes longer than memory."""
+        return self.flops / self.bandwidth
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a function lies on the roofline, in seconds; made by `place`.
+
+    Attributes:
+      arithmetic: of its FLOPs at the peak rate.
+      memory: of the bytes that the compiled program reads and writes at the peak bandwidth.
+      launches: of the call and its kernels.
+      measured: median seconds of a call.
+      flops: floating-point operations.
+      bytes: that the compiled program reads and writes.
+    """
+
+    arithmetic: float
+    memory: float
+    launches: float
+    measured: float
+    flops: int
+    bytes: float
+
+    @property
+    def bound(self) -> str:
+        """What takes longest: one of `BOUNDS`."""
+        return max(BOUNDS, key=lambda name: getattr(self, name))
+
+    @property
+    def least(self) -> float:
+        """The least seconds that a call can take: those of what takes longest."""
+        return max(self.arithmetic, self.memory, self.launches)
+
+    @property
+    def attained(self) -> float:
+        """Share of the bound that is attained: the least seconds over the measured ones."""
+        return self.least / self.measured
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte."""
+        return self.flops / self.bytes
+
+
+def place(flops: int, program: Program, seconds: float, peaks: Peaks) -> Place:
+    """Places a measured function on the roofline of the device that it was measured on.
+
+    Args:
+      flops: its operations, from `costs.count`.
+      program: the compiled function, from `costs.compile_ahead` or a timing.
+      seconds: of a call, the median of its timing.
+      peaks: of the device, in the precision that the function was measured in.
+
+    Raises:
+      ValueError: where the two are of different devices, or XLA says nothing of bytes or kernels.
+    """
+    if program.device != peaks.device:
+        raise ValueError(f"timed on {program.device}, but the peaks are those of {peaks.device}")
+    if not program.xla_bytes or program.kernels is None:
+        raise ValueError(f"XLA does not say what the program moves and runs on {program.device}")
+    return Place(
+        arithmetic=flops / peaks.flops,
+        memory=program.xla_bytes / peaks.bandwidth,
+        launches=peaks.dispatch + program.kernels * peaks.launch,
+        measured=seconds,
+        flops=flops,
+        bytes=program.xla_bytes,
+    )
+
+
+def measure_peaks(
+    precision: str = "float32",
+    *,
+    widths: tuple[int, ...] | None = None,
+    moved_bytes: int = 2**30,
+    chain: int = 200,
+    repeats: int = 5,
+) -> Peaks:
+    """Measures what the default device does at most, in a minute or less.
+
+    Args:
+      precision: a name of `PRECISIONS`.
+      widths: of the square matrices that are multiplied, of which the best rate holds; None for
+        512, 1024 and 2048 on a CPU, 4096 and 8192 elsewhere.
+      moved_bytes: bytes of the array that is read and written; several times what caches hold.
+      chain: kernels of the longer one of two programs, whose times differ by what kernels cost.
+      repeats: samples of each, of which the shortest holds: a peak is what nothing disturbs.
+
+    Raises:
+      ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    dtype, products = PRECISIONS[precision]
+
+    def fastest(fn: Callable[..., Any], *args: Any) -> float:
+        limits: dict[str, Any] = {"repeats": repeats, "max_repeats": repeats, "min_seconds": 0.0}
+        return min(sample(compile_ahead(fn, *args).call, [args], warmup=1, **limits))
+
+    device = jax.devices()[0]
+    rates = []
+    for width in widths or ((512, 1024, 2048) if device.platform == "cpu" else (4096, 8192)):
+        a, b = (jnp.full((width, width), 0.5, dtype) + i for i in range(2))
+        seconds = fastest(lambda a, b: jnp.matmul(a, b, precision=products), a, b)
+        rates.append(2 * width**3 / seconds)
+    words = jnp.zeros(moved_bytes // 4, jnp.float32)
+    # The difference of two programs leaves out what it takes to make the result's memory.
+    once, often = (fastest(_additions(n), words) for n in (1, 4))
+    small = jnp.eye(8)
+    short, long = (fastest(_products(n), small) for n in (chain // 10, chain))
+    return Peaks(
+        precision=precision,
+        flops=max(rates),
+        bandwidth=3 * 2 * words.nbytes / max(often - once, 1e-9),
+        launch=max(0.0, long - short) / (chain - chain // 10),
+        dispatch=fastest(lambda x: x + 1, jnp.zeros(())),
+        device=f"{device.platform}: {device.device_kind}",
+    )
+
+
+def _additions(times: int) -> Callable[[jax.Array], jax.Array]:
+    """Adds 1 so many times, each time to all of an array."""
+    return lambda x: jax.lax.fori_loop(0, times, lambda _, y: y + 1, x)
+
+
+def _products(length: int) -> Callable[[jax.Array], jax.Array]:
+    """So many small products, each of the last one's result, which no compiler fuses."""
+    return lambda x: functools.reduce(lambda y, _: jnp.matmul(y, x), range(length), x)
