@@ -241,13 +241,15 @@ _ELEMENTWISE: dict[str, tuple[int, int | None]] = {
     "conj": (0, 1),
     "exp": (1, 5),
     "log": (1, 6),
+    # As (exp(2 z) - 1) / (exp(2 z) + 1).
+    "tanh": (1, 20),
     "clamp": (2, None),
 } | dict.fromkeys(
     (
         *("max", "min", "rem", "sign", "floor", "ceil", "round", "pow", "atan2"),
         *("sqrt", "rsqrt", "cbrt", "exp2", "expm1", "log1p", "logistic"),
         *("sin", "cos", "tan", "asin", "acos", "atan"),
-        *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
+        *("sinh", "cosh", "asinh", "acosh", "atanh"),
         *("erf", "erfc", "erf_inv", "lgamma", "digamma"),
     ),
     (1, None),

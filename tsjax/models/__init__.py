@@ -10,6 +10,7 @@ from tsjax.models.autoformer import Autoformer, AutoformerConfig
 from tsjax.models.base import PRESETS, ForecastConfig
 from tsjax.models.crossformer import Crossformer, CrossformerConfig
 from tsjax.models.fedformer import FEDformer, FEDformerConfig
+from tsjax.models.formulas import product_flops
 from tsjax.models.informer import Informer, InformerConfig
 from tsjax.models.registry import (
     MODELS,
@@ -46,5 +47,6 @@ __all__ = [
     "forward",
     "init",
     "input_shapes",
+    "product_flops",
     "sized_forward",
 ]
