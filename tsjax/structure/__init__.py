@@ -6,6 +6,7 @@ small = structure.slice(params, plan)
 """
 
 from tsjax.structure.activations import activation
+from tsjax.structure.compaction import compact
 from tsjax.structure.equations import Equation, Reason
 from tsjax.structure.groups import Group, Groups, Member, explain, find_groups
 from tsjax.structure.importance import Importance, fisher, l1, l2, norm, random, taylor
@@ -25,6 +26,7 @@ __all__ = [
     "Plan",
     "Reason",
     "activation",
+    "compact",
     "explain",
     "find_groups",
     "fisher",

@@ -34,7 +34,7 @@ def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001
             return jax.ShapeDtypeStruct(shapes[path], leaf.dtype)
         if all(at is None for at in kept[path]):
             return leaf
-        return _computed(lambda a, _: _take(a, kept[path]), leaf)
+        return computed(lambda a, _: _take(a, kept[path]), leaf)
 
     kept, shapes = _kept_places(plan), plan.groups.shapes(plan.sizes)
     return _map(cut, tree, plan, plan.groups.shapes({}))
@@ -62,7 +62,7 @@ def zero(tree: PyTree, plan: Plan) -> PyTree:
             if at is not None:
                 along = np.isin(np.arange(leaf.shape[axis]), at)
                 here = here & np.expand_dims(along, [i for i in range(leaf.ndim) if i != axis])
-        return _computed(lambda a, xp: xp.where(here, a, xp.zeros_like(a)), leaf)
+        return computed(lambda a, xp: xp.where(here, a, xp.zeros_like(a)), leaf)
 
     kept = _kept_places(plan)
     return _map(clear, tree, plan, plan.groups.shapes({}))
@@ -98,7 +98,7 @@ def scatter(tree: PyTree, plan: Plan) -> PyTree:
             full[np.ix_(*places)] = a
             return full
 
-        return _computed(place, leaf)
+        return computed(place, leaf)
 
     kept = _kept_places(plan)
     return _map(spread, tree, plan, plan.groups.shapes(plan.sizes))
@@ -134,10 +134,10 @@ def _take(array: Any, places: list[np.ndarray | None]) -> Any:
     return array
 
 
-def _computed(fn: Callable[[Any, Any], Any], leaf: Any) -> Any:
+def computed(fn: Callable[[Any, Any], Any], leaf: Any) -> Any:
     """Runs a function of arrays on the host, which compiles nothing; traced arrays stay traced."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        words = _computed(fn, jax.random.key_data(leaf))
+        words = computed(fn, jax.random.key_data(leaf))
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, jax.core.Tracer):
         return fn(leaf, jnp)
