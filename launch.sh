@@ -11,6 +11,7 @@ commands
   train     train a forecaster and test it
   prune     prune a trained forecaster (--checkpoint=RUN_FOLDER), or train one first
   sparse    train a forecaster sparse from its first step, beside a dense one
+  benchmark time the models, dense and cut, beside PyTorch where it is installed
   test      run the test suite; arguments go to pytest
   lint      check style and types
   setup     only set up
@@ -139,6 +140,7 @@ case $command in
   train) run_script train "$@" ;;
   prune) run_script prune_unstructured "$@" ;;
   sparse) run_script train_sparse "$@" ;;
+  benchmark) run_script benchmark "$@" ;;
   test)
     setup test
     cd "$root"

@@ -21,6 +21,8 @@ from tsjax import study
 
 FLAGS = flags.FLAGS
 
+Settings = study.TrainSettings | study.BenchmarkSettings
+
 TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "show where an error arose", module_name=sys.argv[0]
 )
@@ -43,7 +45,7 @@ _DEFINE: dict[type, Callable[..., Any]] = {
 }
 
 
-def main(settings: type[study.TrainSettings], run: Callable[[Any], Any]) -> None:
+def main(settings: type[Settings], run: Callable[[Any], Any]) -> None:
     """Runs a script: flags to settings, settings to ``run``, errors to one line.
 
     Exits with 2 where what was asked cannot be done, and with 130 on an interrupt.
@@ -125,7 +127,7 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def define_flags(settings: type[study.TrainSettings], values: flags.FlagValues = FLAGS) -> None:
+def define_flags(settings: type[Settings], values: flags.FlagValues = FLAGS) -> None:
     """Defines a flag for each setting, without a default: what is not given is the preset's."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
@@ -137,9 +139,7 @@ def define_flags(settings: type[study.TrainSettings], values: flags.FlagValues =
         define(field.name, None, about, flag_values=values, module_name=sys.argv[0])
 
 
-def from_flags(
-    settings: type[study.TrainSettings], values: flags.FlagValues = FLAGS
-) -> study.TrainSettings:
+def from_flags(settings: type[Settings], values: flags.FlagValues = FLAGS) -> Settings:
     """Settings from the flags given.
 
     Raises:

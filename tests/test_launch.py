@@ -46,7 +46,7 @@ def test_help_lists_the_commands(launch):
     for arguments in (["--help"], ["help"]):
         done = launch(*arguments)
         assert done.returncode == 0
-        for command in ("study", "train", "prune", "test", "lint", "setup"):
+        for command in ("study", "train", "prune", "sparse", "benchmark", "test", "lint", "setup"):
             assert f"\n  {command} " in done.stdout
     assert not launch.venv.exists()
 

@@ -28,8 +28,11 @@ ALLOWED = {
         {"jax", "numpy", "safetensors", "torch"},
     ),
     "study": (
-        {"costs", "data", "interop", "models", "pruning", "training", "trees", "wording"},
-        {"jax", "numpy"},
+        {
+            *("costs", "data", "interop", "models", "pruning", "structure", "training"),
+            *("trees", "wording"),
+        },
+        {"jax", "numpy", "optax"},
     ),
     "report": ({"study", "wording"}, {"jinja2", "markupsafe", "matplotlib", "numpy", "pandas"}),
 }

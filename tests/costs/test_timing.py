@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsjax import costs
-from tsjax.costs import programs, timing
+from tsjax.costs import devices, programs, timing
 
 
 class Clock:
@@ -263,6 +263,26 @@ def test_device_description():
     assert int(described["cpu_count"]) >= 1
     assert all(isinstance(value, str) and value for value in described.values())
     assert {"device_kind", "cpu_model", "jaxlib"} <= described.keys()
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        ("echo '580.1, 1980, 3201, 700.00'; echo '580.1, 345, 3201, 700.00'", ("580.1", "1980")),
+        ("echo '580.1, [N/A], 3201, 700.00'", ("580.1", None)),
+        ("echo no devices were found", (None, None)),
+        ("exit 9", (None, None)),
+    ],
+)
+def test_a_gpu_tells_its_driver_and_clocks(tmp_path, monkeypatch, says, found):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{says}\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    told = devices._nvidia()
+    assert (told.get("driver"), told.get("gpu_mhz")) == found
+    monkeypatch.setenv("PATH", "")
+    assert devices._nvidia() == {}
 
 
 def test_functions_take_turns_and_are_timed_each_for_itself():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -268,3 +269,42 @@ def test_run_from_python_is_repeatable(tmp_path, monkeypatch, capsys):
     # Each in a folder of its own, also within one second.
     assert len(list((tmp_path / "runs").iterdir())) == 3
     assert capsys.readouterr().out.count("run folder: runs/") == 3
+
+
+BENCHMARK = [
+    "--models=transformer", "--size=small", "--seq_len=24", "--label_len=12", "--pred_len=6",
+    "--variants=dense,structured-0.5", "--batches=1", "--engines=xla", "--repeats=1",
+    "--min_seconds=0", "--peak_mb=1",
+]  # fmt: skip
+
+
+def test_the_benchmark_leaves_its_page_and_times(tmp_path):
+    done = launch("benchmark", *BENCHMARK, "--out_dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "results: out/README.md" in done.stdout
+    frame = pd.read_csv(tmp_path / "out" / "times.csv")
+    assert frame[["task", "variant"]].to_numpy().tolist() == [
+        [task, variant]
+        for task in ("inference", "training")
+        for variant in ("dense", "structured-0.5")
+    ]
+    assert (frame["median_ms"] > 0).all()
+    assert frame["flops_ratio"].tolist()[1] == pytest.approx(2, abs=0.1)
+    assert shlex.join(["./launch.sh", "benchmark", *sorted(BENCHMARK)]).split()[2:] == sorted(
+        (tmp_path / "out" / "README.md").read_text().splitlines()[3].split()[2:-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--engines=torch", "error: engines is 'torch'"),
+        ("--variants=half", "error: a variant is dense, structured-SHARE or compacted-DENSITY"),
+    ],
+)
+def test_a_benchmark_of_what_there_is_not_is_refused(flag, message, tmp_path):
+    done = launch("benchmark", flag, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

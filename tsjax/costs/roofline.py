@@ -1,13 +1,17 @@
 """The roofline of a device: what it does at most, and what of that bounds a function.
 
-A call takes at least as long as its arithmetic at the device's best rate, at least as long as its
+A call takes at least as long as its arithmetic at the device's best rate, about as long as its
 bytes take to move, and at least as long as its kernels take to start (Williams, Waterman and
 Patterson, "Roofline", CACM 2009, with the third bound added). Which of the three is largest says
 what a narrower model can gain: width takes away arithmetic and bytes, but no kernels.
+
+Bytes move faster where they fit a cache, so that the bandwidth is measured for arrays of several
+sizes, and a program's is that of arrays as large as all its memory. This is an estimate: what a
+program touches again at once, it may find in a smaller cache still.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +38,8 @@ class Peaks:
     Attributes:
       precision: a name of `PRECISIONS`.
       flops: floating-point operations a second, in matrix products.
-      bandwidth: bytes a second, read and written, adding 1 to an array that fits no cache, over and
-        over in place.
+      bandwidths: (bytes of an array, bytes a second read and written), adding 1 to the array over
+        and over in place; ascending, the last one fits no cache.
       launch: seconds for each further kernel of a program.
       dispatch: seconds of a call, however little it does.
       device: platform and kind.
@@ -43,15 +47,18 @@ class Peaks:
 
     precision: str
     flops: float
-    bandwidth: float
+    bandwidths: tuple[tuple[int, float], ...]
     launch: float
     dispatch: float
     device: str
 
-    @property
-    def ridge(self) -> float:
-        """FLOPs a byte from which on arithmetic takes longer than memory."""
-        return self.flops / self.bandwidth
+    def bandwidth(self, size: int | None = None) -> float:
+        """Bytes a second of an array of so many bytes, of one that fits no cache where it is None.
+
+        That of the next larger array that was measured.
+        """
+        rates = [rate for measured, rate in self.bandwidths if size and measured >= size]
+        return rates[0] if rates else self.bandwidths[-1][1]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Place:
 
     Attributes:
       arithmetic: of its FLOPs at the peak rate.
-      memory: of the bytes that the compiled program reads and writes at the peak bandwidth.
+      memory: of the bytes that the compiled program reads and writes, at the bandwidth of arrays as
+        large as its memory.
       launches: of the call and its kernels.
       measured: median seconds of a call.
       flops: floating-point operations.
@@ -81,7 +89,7 @@ class Place:
 
     @property
     def least(self) -> float:
-        """The least seconds that a call can take: those of what takes longest."""
+        """The seconds of what takes longest."""
         return max(self.arithmetic, self.memory, self.launches)
 
     @property
@@ -113,7 +121,7 @@ def place(flops: int, program: Program, seconds: float, peaks: Peaks) -> Place:
         raise ValueError(f"XLA does not say what the program moves and runs on {program.device}")
     return Place(
         arithmetic=flops / peaks.flops,
-        memory=program.xla_bytes / peaks.bandwidth,
+        memory=program.xla_bytes / peaks.bandwidth(program.peak_bytes),
         launches=peaks.dispatch + program.kernels * peaks.launch,
         measured=seconds,
         flops=flops,
@@ -125,17 +133,18 @@ def measure_peaks(
     precision: str = "float32",
     *,
     widths: tuple[int, ...] | None = None,
-    moved_bytes: int = 2**30,
+    arrays: Sequence[int] = (10**6, 4 * 10**6, 16 * 10**6, 64 * 10**6, 256 * 10**6, 10**9),
     chain: int = 200,
     repeats: int = 5,
 ) -> Peaks:
-    """Measures what the default device does at most, in a minute or less.
+    """Measures what the default device does at most, in about a minute.
 
     Args:
       precision: a name of `PRECISIONS`.
       widths: of the square matrices that are multiplied, of which the best rate holds; None for
         512, 1024 and 2048 on a CPU, 4096 and 8192 elsewhere.
-      moved_bytes: bytes of the array that is read and written; several times what caches hold.
+      arrays: bytes of the arrays that are read and written, ascending; the last is to be several
+        times what caches hold.
       chain: kernels of the longer one of two programs, whose times differ by what kernels cost.
       repeats: samples of each, of which the shortest holds: a peak is what nothing disturbs.
 
@@ -156,15 +165,20 @@ def measure_peaks(
         a, b = (jnp.full((width, width), 0.5, dtype) + i for i in range(2))
         seconds = fastest(lambda a, b: jnp.matmul(a, b, precision=products), a, b)
         rates.append(2 * width**3 / seconds)
-    words = jnp.zeros(moved_bytes // 4, jnp.float32)
-    # The difference of two programs leaves out what it takes to make the result's memory.
-    once, often = (fastest(_additions(n), words) for n in (1, 4))
+    bandwidths = []
+    for size in arrays:
+        words = jnp.zeros(max(1, size // 4), jnp.float32)
+        turns = max(4, int(arrays[-1] / size) // 4)
+        # The difference of two programs leaves out what it takes to make the result's memory.
+        once, often = (fastest(_additions(n), words) for n in (1, turns))
+        moved = (turns - 1) * 2 * words.nbytes
+        bandwidths.append((words.nbytes, moved / max(often - once, 1e-9)))
     small = jnp.eye(8)
     short, long = (fastest(_products(n), small) for n in (chain // 10, chain))
     return Peaks(
         precision=precision,
         flops=max(rates),
-        bandwidth=3 * 2 * words.nbytes / max(often - once, 1e-9),
+        bandwidths=tuple(bandwidths),
         launch=max(0.0, long - short) / (chain - chain // 10),
         dispatch=fastest(lambda x: x + 1, jnp.zeros(())),
         device=f"{device.platform}: {device.device_kind}",

@@ -4,7 +4,8 @@
 called; ``terminal_table`` needs neither.
 """
 
+from tsjax.report.benchmark import write_benchmark
 from tsjax.report.terminal import terminal_table
 from tsjax.report.writing import require, write
 
-__all__ = ["require", "terminal_table", "write"]
+__all__ = ["require", "terminal_table", "write", "write_benchmark"]

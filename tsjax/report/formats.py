@@ -86,6 +86,11 @@ def occurrences(number: int) -> str:
     return f"{number} time{'s' if number != 1 else ''}"
 
 
+def uncounted(found: dict[str, int]) -> str:
+    """Primitives without a rule, and how often each occurs: ``while 2 times; sort 1 time``."""
+    return "; ".join(f"{name} {occurrences(number)}" for name, number in found.items())
+
+
 def si(value: float) -> str:
     """A large count with its prefix, three significant digits: ``1.23 G``, ``412 M``."""
     for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):

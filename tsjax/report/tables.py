@@ -154,9 +154,7 @@ def costs(study: Study) -> Table:
         dense = findings.dense_cost(study, cost.batch)
         ratio = findings.relative(cost.median_ms, dense.median_ms) if dense else None
         return {key: getattr(cost, key) for key in (*keys, *times)} | {
-            "uncounted": "; ".join(
-                f"{name} {formats.occurrences(number)}" for name, number in cost.uncounted.items()
-            ),
+            "uncounted": formats.uncounted(cost.uncounted),
             "time_relative": ratio,
             "range": f"{formats.milliseconds(cost.q1_ms)} to {formats.milliseconds(cost.q3_ms)}",
         }

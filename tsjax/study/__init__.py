@@ -1,6 +1,7 @@
 """The questions of the study as plain functions, and the records they return."""
 
 from tsjax.study.criteria import Pruner, pruner
+from tsjax.study.engines import Contender, Engine, Runner, make_contender, xla
 from tsjax.study.examples import Variant, forecasts
 from tsjax.study.expense import file_sizes, forward_costs
 from tsjax.study.records import write_json
@@ -15,15 +16,30 @@ from tsjax.study.settings import (
     as_dict,
 )
 from tsjax.study.sparse import SparselyTrained, train_sparse
+from tsjax.study.speed import (
+    ENGINES,
+    Benchmark,
+    BenchmarkSettings,
+    Row,
+    benchmark,
+    summary,
+)
 from tsjax.study.task import Task, claim, describe, set_up
 from tsjax.study.unstructured import Tuned, fine_tune, fine_tune_all, ladder
 from tsjax.study.versions import versions
 
 __all__ = [
+    "ENGINES",
     "PRESETS",
     "SIZES",
+    "Benchmark",
+    "BenchmarkSettings",
+    "Contender",
+    "Engine",
     "PruneSettings",
     "Pruner",
+    "Row",
+    "Runner",
     "SparseSettings",
     "SparselyTrained",
     "StudySettings",
@@ -33,6 +49,7 @@ __all__ = [
     "Tuned",
     "Variant",
     "as_dict",
+    "benchmark",
     "claim",
     "describe",
     "file_sizes",
@@ -41,11 +58,14 @@ __all__ = [
     "forecasts",
     "forward_costs",
     "ladder",
+    "make_contender",
     "pruner",
     "restore",
     "set_up",
+    "summary",
     "train",
     "train_sparse",
     "versions",
     "write_json",
+    "xla",
 ]

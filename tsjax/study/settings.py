@@ -57,7 +57,8 @@ _MODELS_OWN = ("factor", "moving_avg", "version", "modes", "seg_len", "win_size"
 SETTINGS_FILE = "settings.json"
 
 
-def _setting(default: Any, about: str) -> Any:
+def setting(default: Any, about: str) -> Any:
+    """A field of settings, with what its flag's help says."""
     return dataclasses.field(default=default, metadata={"about": about})
 
 
@@ -67,54 +68,52 @@ class TrainSettings:
 
     script: ClassVar[str] = "train"
 
-    preset: str = _setting("corrected", f"whose behaviour is followed: {', '.join(PRESETS)}")
-    size: str = _setting("small", f"size of model and schedule: {', '.join(SIZES)}")
+    preset: str = setting("corrected", f"whose behaviour is followed: {', '.join(PRESETS)}")
+    size: str = setting("small", f"size of model and schedule: {', '.join(SIZES)}")
 
-    dataset: str = _setting("synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path")
-    data_dir: str | None = _setting(None, "folder of the CSV files (else $TSJAX_DATA_DIR)")
-    date_column: str = _setting("date", "name of the column with the dates")
-    channels: tuple[str, ...] = _setting((), "columns to use; empty for all")
-    missing: str | None = _setting(None, "missing values: error, previous or linear")
-    split: str | None = _setting(None, "ett_hour, ett_minute or ratio (70/10/20)")
-    freq: str | None = _setting(
-        None, "frequency of the time marks: s t h d b w m (else the data's)"
-    )
+    dataset: str = setting("synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path")
+    data_dir: str | None = setting(None, "folder of the CSV files (else $TSJAX_DATA_DIR)")
+    date_column: str = setting("date", "name of the column with the dates")
+    channels: tuple[str, ...] = setting((), "columns to use; empty for all")
+    missing: str | None = setting(None, "missing values: error, previous or linear")
+    split: str | None = setting(None, "ett_hour, ett_minute or ratio (70/10/20)")
+    freq: str | None = setting(None, "frequency of the time marks: s t h d b w m (else the data's)")
 
-    model: str = _setting("transformer", "which model")
-    seq_len: int = _setting(96, "steps of the look-back window")
-    label_len: int = _setting(48, "observed steps that the decoder begins with, at most seq_len")
-    pred_len: int = _setting(96, "steps to forecast, the horizon")
-    d_model: int = _setting(64, "model width")
-    n_heads: int = _setting(4, "attention heads")
-    e_layers: int = _setting(2, "encoder layers")
-    d_layers: int = _setting(1, "decoder layers")
-    d_ff: int = _setting(128, "feed-forward width")
-    dropout: float = _setting(0.05, "dropout rate")
-    activation: str = _setting("gelu", "relu or gelu")
-    factor: int | None = _setting(
+    model: str = setting("transformer", "which model")
+    seq_len: int = setting(96, "steps of the look-back window")
+    label_len: int = setting(48, "observed steps that the decoder begins with, at most seq_len")
+    pred_len: int = setting(96, "steps to forecast, the horizon")
+    d_model: int = setting(64, "model width")
+    n_heads: int = setting(4, "attention heads")
+    e_layers: int = setting(2, "encoder layers")
+    d_layers: int = setting(1, "decoder layers")
+    d_ff: int = setting(128, "feed-forward width")
+    dropout: float = setting(0.05, "dropout rate")
+    activation: str = setting("gelu", "relu or gelu")
+    factor: int | None = setting(
         None, "queries and lags kept, in units of a logarithm; Crossformer's routers (else its own)"
     )
-    moving_avg: int | None = _setting(None, "steps of the moving average (else the preset's)")
-    version: str | None = _setting(None, "FEDformer: fourier or wavelets (else fourier)")
-    modes: int | None = _setting(None, "FEDformer: frequencies kept, at most (else 64)")
-    seg_len: int | None = _setting(None, "Crossformer: steps of a segment (else 12)")
-    win_size: int | None = _setting(None, "Crossformer: segments merged into one (else 2)")
-    options: tuple[str, ...] = _setting(
+    moving_avg: int | None = setting(None, "steps of the moving average (else the preset's)")
+    version: str | None = setting(None, "FEDformer: fourier or wavelets (else fourier)")
+    modes: int | None = setting(None, "FEDformer: frequencies kept, at most (else 64)")
+    seg_len: int | None = setting(None, "Crossformer: steps of a segment (else 12)")
+    win_size: int | None = setting(None, "Crossformer: segments merged into one (else 2)")
+    options: tuple[str, ...] = setting(
         (), "further fields of the model's configuration, name=value, joined by commas"
     )
-    embed: str = _setting("timeF", "time embedding: timeF, fixed or learned")
+    embed: str = setting("timeF", "time embedding: timeF, fixed or learned")
 
-    epochs: int = _setting(3, "training epochs, at most")
-    batch_size: int = _setting(32, "windows per step")
-    learning_rate: float = _setting(1e-3, "Adam's learning rate at the start")
-    lr_decay: float = _setting(0.5, "factor on the learning rate after each epoch")
-    full_rate_epochs: int = _setting(1, "epochs before the decay begins")
-    patience: int = _setting(3, "epochs without improvement before training stops")
-    seed: int = _setting(0, "fixes initialisation, shuffling and dropout")
-    drop_last_train: bool = _setting(True, "leave out each epoch's last incomplete batch")
-    drop_last_test: bool = _setting(False, "leave out the last incomplete test batch")
+    epochs: int = setting(3, "training epochs, at most")
+    batch_size: int = setting(32, "windows per step")
+    learning_rate: float = setting(1e-3, "Adam's learning rate at the start")
+    lr_decay: float = setting(0.5, "factor on the learning rate after each epoch")
+    full_rate_epochs: int = setting(1, "epochs before the decay begins")
+    patience: int = setting(3, "epochs without improvement before training stops")
+    seed: int = setting(0, "fixes initialisation, shuffling and dropout")
+    drop_last_train: bool = setting(True, "leave out each epoch's last incomplete batch")
+    drop_last_test: bool = setting(False, "leave out the last incomplete test batch")
 
-    out_dir: str | None = _setting(None, "folder of the results (else a new one below runs/)")
+    out_dir: str | None = setting(None, "folder of the results (else a new one below runs/)")
 
     @classmethod
     def make(cls, *, preset: str | None = None, size: str | None = None, **given: Any) -> Self:
@@ -145,7 +144,7 @@ class TrainSettings:
         return cls(**{name: value for name, value in values.items() if name in names})
 
     def __post_init__(self) -> None:
-        if problems := _wrong_types(self) or self.problems():
+        if problems := wrong_types(self) or self.problems():
             raise ValueError("; ".join(problems))
 
     def problems(self) -> list[str]:
@@ -223,22 +222,22 @@ class PruneSettings(TrainSettings):
 
     script: ClassVar[str] = "prune"
 
-    checkpoint: str | None = _setting(None, "run folder whose trained model is used (else train)")
-    densities: tuple[float, ...] = _setting(
+    checkpoint: str | None = setting(None, "run folder whose trained model is used (else train)")
+    densities: tuple[float, ...] = setting(
         pruning.ladder(0.8, 10, floor=0.01), "densities to test, without fine-tuning"
     )
-    finetune_densities: tuple[float, ...] = _setting(
+    finetune_densities: tuple[float, ...] = setting(
         (1.0, 0.8**5, 0.8**10),
         "densities to fine-tune at; 1 is the control, the dense model trained on as long",
     )
-    finetune_epochs: int = _setting(1, "fine-tuning epochs, at most")
-    criterion: str = _setting("magnitude", f"how weights are scored: {', '.join(CRITERIA)}")
-    scope: str = _setting(
+    finetune_epochs: int = setting(1, "fine-tuning epochs, at most")
+    criterion: str = setting("magnitude", f"how weights are scored: {', '.join(CRITERIA)}")
+    scope: str = setting(
         "global", "what is ranked together: global, leaf, or erk (each leaf, small ones denser)"
     )
-    block: tuple[int, ...] = _setting((), "prune whole blocks, e.g. 4,4; empty for single weights")
-    prune_complex: bool = _setting(False, "prune FEDformer's Fourier weights as well")
-    calibration_batches: int = _setting(8, "training batches from which weights are scored")
+    block: tuple[int, ...] = setting((), "prune whole blocks, e.g. 4,4; empty for single weights")
+    prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
+    calibration_batches: int = setting(8, "training batches from which weights are scored")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""
@@ -257,7 +256,7 @@ class PruneSettings(TrainSettings):
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.block and min(self.block) < 1:
             found.append(f"block must be sizes of at least 1, got {flag_text(self.block)}")
-        return found + _not_among(self, {"criterion": CRITERIA, "scope": SCOPES})
+        return found + not_among(self, {"criterion": CRITERIA, "scope": SCOPES})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,13 +265,13 @@ class SparseSettings(TrainSettings):
 
     script: ClassVar[str] = "sparse"
 
-    method: str = _setting("pals", f"how the mask is found: {', '.join(SPARSE_METHODS)}")
-    density: float = _setting(0.2, "share of the prunable weights to keep; pals finds its own")
-    mask_every: int = _setting(20, "steps between changes of the mask")
-    exchange_factor: float = _setting(1.1, "pals: how much shrinking and growing differ, gamma")
-    loss_tolerance: float = _setting(1.1, "pals: rise of the validation loss to allow, lambda")
-    loss_windows: int = _setting(512, "pals: validation windows for its loss; 0 for all")
-    prune_complex: bool = _setting(False, "prune FEDformer's Fourier weights as well")
+    method: str = setting("pals", f"how the mask is found: {', '.join(SPARSE_METHODS)}")
+    density: float = setting(0.2, "share of the prunable weights to keep; pals finds its own")
+    mask_every: int = setting(20, "steps between changes of the mask")
+    exchange_factor: float = setting(1.1, "pals: how much shrinking and growing differ, gamma")
+    loss_tolerance: float = setting(1.1, "pals: rise of the validation loss to allow, lambda")
+    loss_windows: int = setting(512, "pals: validation windows for its loss; 0 for all")
+    prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""
@@ -285,7 +284,7 @@ class SparseSettings(TrainSettings):
         for name in ("exchange_factor", "loss_tolerance"):
             if not 1 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must be at least 1, got {getattr(self, name):g}")
-        return found + _not_among(self, {"method": SPARSE_METHODS})
+        return found + not_among(self, {"method": SPARSE_METHODS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +293,7 @@ class StudySettings(PruneSettings):
 
     script: ClassVar[str] = "study"
 
-    cost_batches: tuple[int, ...] = _setting((1, 32), "batch sizes to time")
+    cost_batches: tuple[int, ...] = setting((1, 32), "batch sizes to time")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""
@@ -312,7 +311,7 @@ def flag_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def as_dict(settings: TrainSettings) -> dict[str, Any]:
+def as_dict(settings: Any) -> dict[str, Any]:
     """Every setting by name."""
     return dataclasses.asdict(settings)
 
@@ -378,17 +377,21 @@ def _value(text: str) -> Any:
         return text
 
 
-def _not_among(settings: TrainSettings, options: Mapping[str, tuple[str, ...]]) -> list[str]:
+def not_among(settings: Any, options: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Says which settings, or which words of a list, are not among their options."""
     found = []
     for name, names in options.items():
-        try:
-            one_of(name, getattr(settings, name), names)
-        except ValueError as error:
-            found.append(str(error))
+        value = getattr(settings, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            try:
+                one_of(name, each, names)
+            except ValueError as error:
+                found.append(str(error))
     return found
 
 
-def _wrong_types(settings: TrainSettings) -> list[str]:
+def wrong_types(settings: Any) -> list[str]:
+    """Says which settings are not of their field's type."""
     found = []
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):

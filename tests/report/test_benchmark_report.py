@@ -1,0 +1,144 @@
+"""The page of a benchmark, from rows made by hand."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+
+from tsjax import costs, report, study
+from tsjax.report import benchmark_tables as tables
+
+PEAKS = costs.Peaks(
+    "float32", 1e9, ((10**6, 1e9), (10**9, 1e8)), launch=1e-6, dispatch=1e-5, device="cpu: cpu"
+)
+VERSIONS = {
+    "platform": "cpu",
+    "cpu_model": "A CPU",
+    "device_kind": "cpu",
+    "cpu_count": "2",
+    "jax": "0.10.2",
+    "torch": "2.13.0",
+}
+
+
+def row(**fields):
+    about = {
+        "model": "transformer",
+        "variant": "dense",
+        "task": "inference",
+        "engine": "xla",
+        "batch": 32,
+        "params": 1000,
+        "flops": 4_000_000,
+        "uncounted": {},
+        "bytes_moved": 1000,
+        "median_ms": 8.0,
+        "q1_ms": 7.5,
+        "q3_ms": 9.0,
+        "repeats": 10,
+        "kernels": 90,
+        "bytes_run": 2e5,
+        "bound": "arithmetic",
+        "least_ms": 4.0,
+        "over_dense": 1.0,
+        "over_eager": 3.0,
+        "over_compiled": 2.0,
+        "flops_ratio": 1.0,
+    }
+    return study.Row(**(about | fields))
+
+
+TORCH = {"kernels": None, "bytes_run": None, "bound": None, "least_ms": None}
+CUT = row(
+    variant="structured-0.5",
+    flops=2_000_000,
+    median_ms=5.0,
+    least_ms=2.0,
+    over_dense=1.6,
+    flops_ratio=2.0,
+    params=600,
+)
+ROWS = (
+    row(),
+    row(engine="torch-eager", median_ms=24.0, over_eager=1.0, **TORCH),
+    row(engine="torch-compiled", median_ms=None, error="Unsupported: a|b", **TORCH),
+    CUT,
+)
+FOUND = study.Benchmark("./launch.sh benchmark --batches=32", {}, VERSIONS, PEAKS, ROWS)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    assert report.write_benchmark(FOUND, folder) == folder / "README.md"
+    return folder
+
+
+def cells(table):
+    return [dict(zip([c.title for c in table.columns], r, strict=True)) for r in table.rows()]
+
+
+def test_engines_stand_side_by_side():
+    (line,) = cells(tables.engines(FOUND))
+    assert (line["xla, ms"], line["torch-eager, ms"]) == ("8.00", "24.0")
+    assert line["torch-compiled, ms"] == "–"
+    assert (line["XLA over eager"], line["XLA over compiled"]) == ("3.00×", "2.00×")
+
+
+def test_cuts_are_set_against_the_dense_model():
+    (line,) = cells(tables.cuts(FOUND))
+    assert (line["Dense, ms"], line["Cut, ms"]) == ("8.00", "5.00")
+    assert (line["FLOPs"], line["Speed"], line["Realised"]) == ("/ 2.00", "1.60×", "0.80")
+    # At its bound of 2 ms it would be four times as fast as the dense model is.
+    assert line["At most"] == "4.00×"
+    assert line["Bound by, dense and cut"] == "arithmetic, arithmetic"
+
+
+def test_bounds_add_nothing_that_xla_does_not_say():
+    dense, cut = cells(tables.bounds(FOUND))
+    assert (dense["Arithmetic, ms"], dense["Memory, ms"]) == ("4.00", "2.00")
+    assert dense["Launches, ms"] == "0.100"
+    assert (dense["Attained"], cut["Attained"]) == (
+        "50\N{NO-BREAK SPACE}%",
+        "40\N{NO-BREAK SPACE}%",
+    )
+
+
+def test_the_page_names_command_device_and_peaks(page):
+    text = (page / "README.md").read_text()
+    assert text.startswith("# Times on A CPU\n\n```\n./launch.sh benchmark --batches=32\n```\n")
+    assert "jax 0.10.2, torch 2.13.0" in text
+    assert "1.00\N{NO-BREAK SPACE}GFLOP/s in matrix products" in text
+    assert "1.00\N{NO-BREAK SPACE}GB/s of cache, 1.00 µs a kernel, 10.0 µs a call" in text
+    for title in ("Beside PyTorch", "What cutting buys", "What bounds each time"):
+        assert f"\n## {title}\n" in text
+    assert "* transformer, dense, inference, batch 32, torch-compiled: Unsupported: a|b" in text
+
+
+def test_every_row_is_in_the_csv_in_full(page):
+    frame = pd.read_csv(page / "times.csv")
+    assert len(frame) == len(ROWS)
+    assert frame["realised"].tolist()[3] == 0.8
+    assert {"device", "precision", *(f.name for f in dataclasses.fields(study.Row))} <= {*frame}
+    assert json.loads((page / "results.json").read_text())["peaks"]["flops"] == 1e9
+
+
+def test_figures_are_drawn(page):
+    svg = (page / "bounds.svg").read_text()
+    assert "inference, batch 32" in svg
+    assert "structured-0.5" in svg
+    assert (page / "bounds.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_engine_alone_is_compared_with_none():
+    alone = dataclasses.replace(FOUND, rows=(ROWS[0],))
+    assert tables.engines(alone).records == ()
+    assert tables.cuts(alone).records == ()
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path):
+    wrong = dataclasses.replace(FOUND, rows=(row(median_ms=float("nan")),))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_benchmark(wrong, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""Writes what a benchmark found: a page in Markdown, its tables and its roofline."""
+
+from pathlib import Path
+
+from tsjax.report import formats
+from tsjax.report.writing import require
+from tsjax.study import records
+from tsjax.study.speed import Benchmark
+
+_ABOUT = {
+    "engines": """\
+The dense models; medians of a call. The ratios are medians of those of single turns, in each of
+which every engine is called once.""",
+    "cuts": """\
+Compiled by XLA. *Speed* is how many times as fast as the dense model, *realised* the share of the
+saved FLOPs that became speed, *at most* the speed if the cut model attained its own bound.""",
+    "bounds": """\
+The milliseconds that a call takes for its arithmetic at the peak rate, for the bytes that its
+compiled program reads and writes, and for the kernels that it starts. The largest is its bound;
+*attained* is the bound's share of the time measured. Bytes move at the bandwidth of arrays as large
+as all of the program's memory, which its caches may beat.""",
+}
+
+
+def write_benchmark(found: Benchmark, folder: Path) -> Path:
+    """Writes ``README.md``, ``times.csv``, ``results.json`` and the figures.
+
+    Args:
+      found: what a run found.
+      folder: an existing folder; files of an earlier run are replaced.
+
+    Returns:
+      The path of ``README.md``.
+
+    Raises:
+      ImportError: if matplotlib or jinja2 is missing.
+      ValueError: if a number is not finite; no file is touched then.
+    """
+    require()
+    from tsjax.report import benchmark_tables as tables
+    from tsjax.report import roofline
+
+    records.write_json(found, folder / "results.json")
+    records.write_file(folder / "times.csv", tables.times(found).csv())
+    plots = roofline.draw(found)
+    for plot in plots:
+        records.write_file(folder / f"{plot.name}.svg", plot.svg)
+        records.write_file(folder / f"{plot.name}.png", plot.png)
+    sections = [_heading(found)]
+    sections += [
+        f"## {table.caption}\n\n{_ABOUT[table.name]}\n\n{table.markdown()}"
+        for table in (tables.engines(found), tables.cuts(found), tables.bounds(found))
+        if table.records
+    ]
+    sections += [f"![{plot.alt}]({plot.name}.svg)\n\n{plot.caption}\n" for plot in plots]
+    failed = [
+        f"* {row.model}, {row.variant}, {row.task}, batch {row.batch}, {row.engine}: "
+        f"{formats.label(row.error, 200)}\n"
+        for row in found.rows
+        if row.error
+    ]
+    if failed:
+        sections.append("## What did not run\n\n" + "".join(failed))
+    records.write_file(folder / "README.md", "\n".join(sections))
+    return folder / "README.md"
+
+
+def _heading(found: Benchmark) -> str:
+    versions, peaks = found.versions, found.peaks
+    device = versions["cpu_model" if versions["platform"] == "cpu" else "device_kind"]
+    packages = ("python", "jax", "jaxlib", "flax", "torch")
+    ran_on = ", ".join(f"{name} {versions[name]}" for name in packages if name in versions)
+    cache = max(rate for _, rate in peaks.bandwidths)
+    return f"""\
+# Times on {device}
+
+```
+{found.command}
+```
+
+* {versions["platform"]}, {versions["cpu_count"]} CPUs, precision {peaks.precision}
+* {ran_on}
+* measured peaks: {formats.si(peaks.flops)}FLOP/s in matrix products, \
+{formats.si(peaks.bandwidth())}B/s of memory, \
+{formats.si(cache)}B/s of cache, {1e6 * peaks.launch:.2f} µs a kernel, \
+{1e6 * peaks.dispatch:.1f} µs a call
+"""

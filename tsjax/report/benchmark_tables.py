@@ -1,0 +1,154 @@
+"""The tables of a benchmark: beside PyTorch, what cutting buys, and what bounds each time."""
+
+import dataclasses
+from typing import Any
+
+from tsjax.report import formats
+from tsjax.report.tables import Column, Table
+from tsjax.study.speed import Benchmark, Row
+
+BOUNDS = ("arithmetic", "memory", "launches")
+
+
+def times(found: Benchmark) -> Table:
+    """Every row in full."""
+    about = {"device": found.peaks.device, "precision": found.peaks.precision}
+    rows = tuple(
+        dataclasses.asdict(row)
+        | {"realised": row.realised}
+        | {
+            "uncounted": "; ".join(
+                f"{k} {formats.occurrences(n)}" for k, n in row.uncounted.items()
+            )
+        }
+        for row in found.rows
+    )
+    return Table("times", "Every time", about, tuple(rows[0]), rows, ())
+
+
+def engines(found: Benchmark) -> Table:
+    """Dense models on every engine, side by side."""
+    rows = [row for row in found.rows if row.variant == "dense"]
+    names = list(dict.fromkeys(row.engine for row in rows))
+    records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        place = {"model": row.model, "task": row.task, "batch": row.batch}
+        record = records.setdefault((*place.values(),), place | dict.fromkeys(names))
+        record[row.engine] = row.median_ms
+        if row.engine == "xla":
+            record |= {"over_eager": row.over_eager, "over_compiled": row.over_compiled}
+    return Table(
+        "engines",
+        "Beside PyTorch",
+        {},
+        (),
+        tuple(records.values()) if len(names) > 1 else (),
+        (
+            Column("model", "Model", number=False),
+            Column("task", "Task", number=False),
+            Column("batch", "Batch", formats.count),
+            *(Column(name, f"{name}, ms", _milliseconds) for name in names),
+            Column("over_eager", "XLA over eager", formats.times),
+            Column("over_compiled", "XLA over compiled", formats.times),
+        ),
+    )
+
+
+def cuts(found: Benchmark) -> Table:
+    """What cutting buys, compiled by XLA."""
+    made = []
+    for row in found.rows:
+        dense = _dense_of(row, found)
+        if row.engine != "xla" or row is dense or dense is None or row.median_ms is None:
+            continue
+        assert row.least_ms is not None
+        at_most = None if dense.median_ms is None else dense.median_ms / row.least_ms
+        made.append(
+            {name: getattr(row, name) for name in ("model", "variant", "task", "batch")}
+            | {name: getattr(row, name) for name in ("params", "flops_ratio", "over_dense")}
+            | {"realised": row.realised, "ms": row.median_ms, "dense": dense.median_ms}
+            | {"bound": f"{dense.bound}, {row.bound}", "at_most": at_most}
+        )
+    return Table(
+        "cuts",
+        "What cutting buys",
+        {},
+        (),
+        tuple(made),
+        (
+            Column("model", "Model", number=False),
+            Column("variant", "Variant", number=False),
+            Column("task", "Task", number=False),
+            Column("batch", "Batch", formats.count),
+            Column("params", "Parameters", formats.si),
+            Column("dense", "Dense, ms", _milliseconds),
+            Column("ms", "Cut, ms", _milliseconds),
+            Column("flops_ratio", "FLOPs", _fewer),
+            Column("over_dense", "Speed", formats.times),
+            Column("realised", "Realised", formats.ratio),
+            Column("at_most", "At most", formats.times),
+            Column("bound", "Bound by, dense and cut", number=False),
+        ),
+    )
+
+
+def bounds(found: Benchmark) -> Table:
+    """Where each compiled program lies on the roofline."""
+    made = [
+        {name: getattr(row, name) for name in ("model", "variant", "task", "batch", "flops")}
+        | {"bytes": row.bytes_run, "kernels": row.kernels, "ms": row.median_ms, "bound": row.bound}
+        | {name: 1e3 * value for name, value in _seconds(row, found).items()}
+        | {"attained": row.least_ms / row.median_ms}
+        for row in found.rows
+        if row.bound and row.least_ms and row.median_ms
+    ]
+    return Table(
+        "bounds",
+        "What bounds each time",
+        {},
+        (),
+        tuple(made),
+        (
+            Column("model", "Model", number=False),
+            Column("variant", "Variant", number=False),
+            Column("task", "Task", number=False),
+            Column("batch", "Batch", formats.count),
+            Column("flops", "FLOPs", formats.si),
+            Column("bytes", "Bytes", formats.si),
+            Column("kernels", "Kernels", formats.count),
+            *(Column(name, f"{name.capitalize()}, ms", _milliseconds) for name in BOUNDS),
+            Column("ms", "Measured, ms", _milliseconds),
+            Column("attained", "Attained", formats.percent),
+            Column("bound", "Bound", number=False),
+        ),
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return formats.NOTHING if value is None else formats.milliseconds(value)
+
+
+def _fewer(value: float | None) -> str:
+    return formats.NOTHING if value is None else f"/ {formats.ratio(value)}"
+
+
+def _seconds(row: Row, found: Benchmark) -> dict[str, float]:
+    """The bounds of a row's time, in seconds, by the names of ``BOUNDS``."""
+    assert row.bytes_run is not None
+    assert row.kernels is not None
+    peaks = found.peaks
+    return {
+        "arithmetic": row.flops / peaks.flops,
+        "memory": row.bytes_run
+        / peaks.bandwidth(None if row.peak_mb is None else int(1e6 * row.peak_mb)),
+        "launches": peaks.dispatch + row.kernels * peaks.launch,
+    }
+
+
+def _dense_of(row: Row, found: Benchmark) -> Row | None:
+    """The row of the dense variant on the same engine, in the same place."""
+    return next((r for r in found.rows if r.variant == "dense" and _place(r) == _place(row)), None)
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row.model, row.task, row.batch, row.engine

@@ -1,0 +1,197 @@
+"""What is timed: models, dense and cut, and the compiled functions that run them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from tsjax import costs, models, pruning, structure
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A model to time.
+
+    Attributes:
+      model: its name.
+      variant: how it was cut.
+      config: its configuration.
+      params: its weights.
+      state: its other variables.
+    """
+
+    model: str
+    variant: str
+    config: models.ForecastConfig
+    params: PyTree
+    state: PyTree
+
+
+class Runner(NamedTuple):
+    """A call that is ready to be timed.
+
+    Attributes:
+      call: takes nothing.
+      compile_s: seconds that compiling took, None where nothing is compiled.
+      program: what XLA compiled, None for other engines.
+      peak_mb: reads the memory that the calls have needed, None where that is not known.
+    """
+
+    call: Callable[[], Any]
+    compile_s: float | None = None
+    program: costs.Program | None = None
+    peak_mb: Callable[[], float | None] = lambda: None
+
+
+Engine = Callable[[Contender, str, Sequence[tuple[np.ndarray, ...]]], Runner]
+"""``engine(contender, task, batches)``: each batch has the four inputs and the target [B, L, C]."""
+
+
+def variant_of(name: str) -> tuple[str, float]:
+    """How a variant is made, and to what share: ``"structured-0.5"`` is ``("structured", 0.5)``.
+
+    Raises:
+      ValueError: for another name.
+    """
+    kind, _, text = name.partition("-")
+    try:
+        share = 1.0 if name == "dense" else float(text)
+    except ValueError:
+        share = 0.0
+    if kind not in ("dense", "structured", "compacted") or not 0 < share <= 1:
+        raise ValueError(
+            "a variant is dense, structured-SHARE or compacted-DENSITY with a number in (0, 1], "
+            f"got {name!r}"
+        )
+    return kind, share
+
+
+def make_contender(
+    model: str, config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
+) -> Contender:
+    """A model with fresh weights, cut as the variant's name says.
+
+    Args:
+      model: the model.
+      config: its dense configuration.
+      name: ``dense``; ``structured-SHARE``, narrower, uniformly, to a share of the FLOPs; or
+        ``compacted-DENSITY``, pruned to a density by global magnitude, and rid of the units that
+        this has killed.
+      round_to: what the widths of a structured variant are multiples of.
+      seed: of the weights.
+
+    Raises:
+      ValueError: for another name, or a target out of reach.
+    """
+    kind, share = variant_of(name)
+    params, state = models.init(models.create(model, config), jax.random.key(seed))
+    if kind == "dense":
+        return Contender(model, name, config, params, state)
+    variables, inputs = {"params": params, **state}, models.input_shapes(config, 2)
+    forward = models.sized_forward(config)
+    if kind == "structured":
+        groups = structure.find_groups(forward, variables, *inputs)
+        target = structure.Flops(share)
+        plan = structure.plan(groups, variables, target=target, round_to=round_to)
+        small = structure.slice(variables, plan)
+    else:
+        mask = pruning.ones(variables)
+        mask["params"] = pruning.select(pruning.magnitude(params), share)
+        small, _ = structure.compact(forward, variables, mask, *inputs)
+    state = {collection: tree for collection, tree in small.items() if collection != "params"}
+    return Contender(model, name, models.config_from_params(config, small), small["params"], state)
+
+
+def xla(
+    contender: Contender,
+    task: str,
+    batches: Sequence[tuple[np.ndarray, ...]],
+    precision: str = "float32",
+) -> Runner:
+    """The engine of this library: the compiled forward pass, or a compiled training step."""
+    turns = [_cast(batch, precision) for batch in batches]
+    params, state = _cast((contender.params, contender.state), precision)
+    run = _function(contender, task)
+    with jax.default_matmul_precision(costs.PRECISIONS[precision][1]):
+        if task == "inference":
+            program = costs.compile_ahead(run, params, state, *turns[0][:4])
+            carried: list[Any] = [(params, state)]
+        else:
+            # The step takes over the memory of what it is given.
+            first = jax.tree.map(jnp.copy, (params, _ADAM.init(params), state))
+            carried = [(*first, jax.random.key(0))]
+            program = costs.compile_ahead(run, carried[0], *turns[0], donate_argnums=(0,))
+    index = 0
+
+    def call() -> Any:
+        nonlocal index
+        index += 1
+        batch = turns[index % len(turns)]
+        if task == "inference":
+            return program.call(*carried[0], *batch[:4])
+        carried[0], loss = program.call(carried[0], *batch)
+        return carried[0], loss
+
+    peak = program.peak_bytes
+    return Runner(
+        call, program.compile_seconds, program, lambda: None if peak is None else peak / 1e6
+    )
+
+
+_ADAM = optax.adam(1e-4)
+
+
+def _function(contender: Contender, task: str) -> Callable[..., Any]:
+    """Inference: ``fn(params, state, *inputs)``; training: ``fn(carried, *inputs, target)``."""
+    forward = models.forward(models.create(contender.model, contender.config))
+    if task == "inference":
+        return lambda params, state, *inputs: forward(params, state, *inputs)[0]
+
+    def step(carried: PyTree, *batch: Array) -> tuple[PyTree, Array]:
+        params, moments, state, key = carried
+        *inputs, target = batch
+        key, now = jax.random.split(key)
+
+        def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
+            y, new_state = forward(params, state, *inputs, key=now)
+            return jnp.mean(jnp.square(y - target)), new_state
+
+        (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        updates, moments = _ADAM.update(grads, moments, params)
+        return (optax.apply_updates(params, updates), moments, state, key), loss
+
+    return step
+
+
+def count(
+    contender: Contender, task: str, batch: Sequence[np.ndarray], precision: str = "float32"
+) -> costs.Count:
+    """Counts the work of a call of :func:`xla`'s runner."""
+    run = _function(contender, task)
+    params, state, batch = _cast((contender.params, contender.state, batch), precision)
+    if task == "inference":
+        return costs.count(run, params, state, *batch[:4])
+    moments = jax.eval_shape(_ADAM.init, params)
+
+    def step(params: PyTree, *rest: Any) -> Any:
+        return run((params, *rest[:3]), *rest[3:])
+
+    return costs.count(step, params, moments, state, jax.random.key(0), *batch)
+
+
+def _cast(tree: PyTree, precision: str) -> PyTree:
+    """Arrays on the device, those of numbers with a fraction in the precision's dtype."""
+    dtype = costs.PRECISIONS[precision][0]
+
+    def cast(x: Any) -> Array:
+        x = jnp.asarray(x)
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, tree)
