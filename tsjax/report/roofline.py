@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tsjax.report import canvas, formats
 from tsjax.report.canvas import BASELINE, DENSE, INK, MUTED, PAPER, PRUNED, TUNED, Plot
@@ -29,7 +30,7 @@ def _roofline(found: Benchmark, rows: Sequence[Row]) -> Plot:
     markers = dict(zip(variants, itertools.cycle(_MARKERS)))
     panels = list(dict.fromkeys((row.task, row.batch) for row in rows))
     panels.sort()
-    figure, axes = canvas.grid(len(panels), 2, 2.6, right=0.2, top=0.95)
+    figure, axes = canvas.grid(len(panels), 2, 2.6, right=0.2, top=0.75)
     handles = [Line2D([], [], color=c, marker="o", ls="", label=n) for n, c in colours.items()]
     handles += [
         Line2D([], [], color=MUTED, marker=m, ls="", label=v, markerfacecolor=PAPER if i else MUTED)
@@ -55,9 +56,8 @@ def _roofline(found: Benchmark, rows: Sequence[Row]) -> Plot:
                 ax.plot(x, y, color=colours[name], marker=markers[row.variant], ls="",
                         markerfacecolor=colours[name] if whole else PAPER, zorder=3)  # fmt: skip
         ax.set_ylim(min(rates) / 2, 1.6 * found.peaks.flops)
-        ax.set_title(f"{task}, batch {formats.count(batch)}")
+        ax.set_title(f"{task}, batch {formats.count(batch)}: FLOP/s")
         ax.set_xlabel("FLOPs a byte")
-        ax.set_ylabel("FLOP/s")
     alt = (
         f"Log-log charts of FLOPs a second against FLOPs a byte on {found.peaks.device}, one for "
         f"each of {len(panels)} tasks and batch sizes, with the roof that memory and arithmetic "
@@ -82,3 +82,7 @@ def _roofs(ax: Axes, found: Benchmark, left: float, right: float) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(left, right)
+    for axis, write in ((ax.xaxis, canvas.plain), (ax.yaxis, formats.si)):
+        axis.set_major_locator(LogLocator())
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
