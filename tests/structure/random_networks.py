@@ -1,5 +1,6 @@
 """Random small networks: layers drawn one after another, each on arrays that are there by then."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,21 @@ from hypothesis import strategies as st
 from random_layers import ALWAYS, KEEPS, LAYERS, VOCABULARY, Layer
 
 B, L, C = 2, 4, 3
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Else a network that magnifies rounding could not be told from one that is cut wrongly.
+
+    For all threads, unlike ``jax.enable_x64``: callbacks run in those of XLA.
+    """
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 INPUTS = (
     np.random.default_rng(0).normal(size=(B, L, C)),
     np.random.default_rng(1).integers(VOCABULARY, size=(B, L)),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from random_networks import INPUTS, networks
+from random_networks import INPUTS, double_precision, networks
 from test_compaction import gone_of
 from test_forecasters import SMALL
 from test_random_networks import close, examples, sizes_of
@@ -26,8 +26,8 @@ def unit_mask(groups, variables, keep):
 
 
 @pytest.fixture
-def double_precision():
-    with jax.enable_x64(True):
+def _in_double_precision():
+    with double_precision():
         yield
 
 
@@ -49,7 +49,7 @@ def random_mask(groups, params, rng):
     return trees.map_with_path(lambda path, _: masks[path], params)
 
 
-@pytest.mark.usefixtures("double_precision")
+@pytest.mark.usefixtures("_in_double_precision")
 @examples(0.03)
 @given(networks(), st.integers(0, 2**16))
 def test_compacted_networks_equal_masked_ones(network, seed):
@@ -65,7 +65,7 @@ def test_compacted_networks_equal_masked_ones(network, seed):
             close(run(small, *INPUTS), want)
 
 
-@pytest.mark.usefixtures("double_precision")
+@pytest.mark.usefixtures("_in_double_precision")
 @examples(0.06)
 @given(networks(exact=True), st.integers(0, 2**16))
 def test_units_without_weights_go(network, seed):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_layers import LAYERS
-from random_networks import INPUTS, networks
+from random_networks import INPUTS, double_precision, networks
 
 from tsjax import structure, trees
 
@@ -28,9 +28,8 @@ def examples(share):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    """Else a network that magnifies rounding could not be told from one that is cut wrongly."""
-    with jax.enable_x64(True):
+def _in_double_precision():
+    with double_precision():
         yield
 
 
