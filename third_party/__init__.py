@@ -1,0 +1,1 @@
+"""What tsjax is compared with; nothing in ``tsjax/`` imports it."""
