@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from tsjax.models.decomposition import DecompositionConfig, Mixes, forecast
@@ -78,34 +79,46 @@ def auto_correlation(
       The context [B, L, H, V].
     """
     length = q.shape[1]
-    k, v = (_of_length(x, length) for x in (k, v))
     scale = 1 / (q.shape[2] * q.shape[3]) if scale is None else scale
     # The mean over heads and channels is taken before the inverse transform, not after: one
     # transform is left where the reference has H * E.
-    power = jnp.einsum("bfhe,bfhe->bf", spectrum(q), jnp.conj(spectrum(k))) * scale
+    keys = spectrum(_of_length(k, length))
+    power = jnp.einsum("bfhe,bfhe->bf", spectrum(q), jnp.conj(keys)) * scale
     points = length if lags == "all" else max(2 * (length // 2), 1)
     correlation = series(power[:, : points // 2 + 1], points).astype(q.dtype)
     count = min(max(int(factor * math.log(length)), 1), points)
+    shares = jnp.zeros((q.shape[0], length), q.dtype)
     if train:
         _, chosen = jax.lax.top_k(jnp.mean(correlation, axis=0), count)
         weights = jax.nn.softmax(correlation[:, chosen])
-        return _average(shift, v, chosen, weights)
-    best, chosen = jax.lax.top_k(correlation, count)
-    return _average(jax.vmap(shift), v, chosen.T, jax.nn.softmax(best))
+        shares = shares.at[:, chosen].set(weights, unique_indices=True)
+    else:
+        best, chosen = jax.lax.top_k(correlation, count)
+        shares = jax.vmap(_placed)(shares, chosen, jax.nn.softmax(best))
+    return _shifted_mean(shares, v[:, :length])
 
 
-def shift(x: Array, lag: Array) -> Array:
-    """``out[..., t, :, :] = x[..., (t + lag) mod L, :, :]`` of [..., L, H, V], for a scalar lag."""
-    axis = x.ndim - 3
-    return jax.lax.dynamic_slice_in_dim(jnp.concatenate([x, x], axis), lag, x.shape[axis], axis)
+def _placed(shares: Array, chosen: Array, weights: Array) -> Array:
+    return shares.at[chosen].set(weights, unique_indices=True)
 
 
-def _average(shift_by: Any, v: Array, lags: Array, weights: Array) -> Array:
-    """Sum over i of ``weights[:, i]`` times ``shift_by(v, lags[i])``."""
-    shares = jnp.moveaxis(weights, 1, 0)[:, :, None, None, None]
-    return functools.reduce(
-        jnp.add, (shift_by(v, lags[i]) * shares[i] for i in range(lags.shape[0]))
-    )
+def _shifted_mean(shares: Array, v: Array) -> Array:
+    """The sum over lags of ``shares[:, lag] * v[:, (t + lag) mod L]``, v being zero beyond S.
+
+    A product with a circulant matrix per sample. It does more arithmetic than shifting the values
+    once for each lag that has a share, but a CPU takes no longer for it, and for its gradient a
+    third of the time: that of a shift by a lag known at run time is a scattered addition.
+
+    Args:
+      shares: [B, L], by lag.
+      v: [B, S, H, V], S at most L.
+
+    Returns:
+      [B, L, H, V].
+    """
+    steps = np.arange(shares.shape[1])
+    lags = (steps[None, : v.shape[1]] - steps[:, None]) % len(steps)
+    return jnp.einsum("bls,bshv->blhv", shares[:, lags], v)
 
 
 def _of_length(x: Array, length: int) -> Array:

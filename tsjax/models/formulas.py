@@ -136,15 +136,19 @@ def _decomposing(c: DecompositionConfig, B: int, blocks: Blocks) -> Terms:
 
 
 def _autoformer(c: AutoformerConfig, B: int) -> Terms:
-    """Auto-correlation everywhere; its sums over the chosen lags are no products."""
+    """Auto-correlation everywhere."""
     block = Attention(_auto_correlation)
     yield from _decomposing(c, B, Blocks(block, block, block))
 
 
 def _auto_correlation(B: int, L: int, S: int, heads: Heads) -> Terms:
-    """Queries times keys, per frequency: ``8 B (L // 2 + 1) H E``. The keys are made L long."""
-    del S
-    yield "mixing", complex_(B * (L // 2 + 1) * heads.n_heads * heads.d_keys)
+    """Queries times keys, per frequency, ``8 B (L // 2 + 1) H E``; then lags' shares times values.
+
+    The latter is a product with a circulant matrix, ``2 B L min(S, L) H V``. Keys are made L long.
+    """
+    H, E, V, _ = heads
+    yield "correlation", complex_(B * (L // 2 + 1) * H * E)
+    yield "mixing", real(B * L * min(S, L) * H * V)
 
 
 def _fedformer(c: FEDformerConfig, B: int) -> Terms:
