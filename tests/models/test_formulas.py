@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 
 import jax
@@ -308,6 +309,18 @@ def correlations_elementwise(c):
     return -(8 * (encoder + decoder) + 2 * mixed) * c.d_model
 
 
+def only_sampled_keys(c):
+    """Informer's references multiply queries with the keys that were sampled, and no others."""
+    lengths = [c.seq_len]
+    while len(lengths) < c.e_layers:
+        shorter = -(-(lengths[-1] + 2 * c.distil_padding - 2) // 2)
+        lengths.append(shorter if c.distil else lengths[-1])
+    blocks = [(length, length) for length in lengths] + c.d_layers * [(c.dec_len, c.dec_len)]
+    blocks += c.d_layers * [(c.dec_len, lengths[-1])] * (c.cross_attention == "prob")
+    left_out = sum(L * (S - min(c.factor * math.ceil(math.log(S)), S)) for L, S in blocks)
+    return -2 * left_out * c.d_model
+
+
 def dead_projections(c):
     """Two of three projections of a FEDformer's self blocks, and the values' of its cross block."""
     steps = 2 * c.e_layers * c.seq_len + c.d_layers * (2 * c.dec_len + c.seq_len)
@@ -354,7 +367,7 @@ WAVELETS = {"version": "wavelets", "modes": 64}
 # Entry, model, preset, fields, and what torch counts otherwise.
 TSL = {
     "Transformer": ("transformer", "tslib", {}, [all_steps_projected]),
-    "Informer (distil)": ("informer", "tslib", {}, [all_steps_projected]),
+    "Informer (distil)": ("informer", "tslib", {}, [all_steps_projected, only_sampled_keys]),
     "Autoformer": (
         "autoformer", "tslib", {}, [all_steps_projected, correlations_elementwise]
     ),
@@ -374,7 +387,9 @@ TSL = {
     ),
 }  # fmt: skip
 ORIGINAL = {
-    "Informer2020 (factor 5)": ("informer", "corrected", {"factor": 5}, [all_steps_projected]),
+    "Informer2020 (factor 5)": (
+        "informer", "corrected", {"factor": 5}, [all_steps_projected, only_sampled_keys]
+    ),
     "Autoformer repo": (
         "autoformer", "corrected", {}, [all_steps_projected, correlations_elementwise]
     ),

@@ -101,14 +101,14 @@ def _informer(c: InformerConfig, B: int) -> Terms:
 
 
 def _prob_sparse(factor: int, B: int, L: int, S: int, heads: Heads) -> Terms:
-    """Sampling, ``2 B H L U E``; then N queries attend, ``2 B H N S (E + V)``.
+    """All logits, of which some are sampled, ``2 B H L S E``; then N queries attend.
 
-    U is ``factor ceil(ln S)``, at least 1 and at most S, and N the same of L. Sampled keys do
-    nothing but choose queries, and have no gradient.
+    That is ``2 B H N S (E + V)``; N is ``factor ceil(ln L)``, at least 1 and at most L. Sampled
+    logits do nothing but choose queries, and have no gradient.
     """
     H, E, V, _ = heads
-    U, N = (min(max(factor * math.ceil(math.log(n)), 1), n) for n in (S, L))
-    yield "sampling", real(B * H * L * U * E, gradients=0)
+    N = min(max(factor * math.ceil(math.log(L)), 1), L)
+    yield "sampling", real(B * H * L * S * E, gradients=0)
     yield "mixing", real(B * H * N * S * (E + V))
 
 
