@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from tsjax.models.initializers import kaiming_normal, torch_uniform
 
@@ -42,7 +42,8 @@ def gelu(x: Array) -> Array:
     In PyTorch's form; ``jax.nn.gelu`` is written with erfc, which takes a CPU about half as long
     again.
     """
-    return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
+    half, one, root = (np.asarray(n, x.dtype) for n in (0.5, 1, np.sqrt(0.5)))
+    return lax.mul(lax.mul(half, x), lax.add(one, lax.erf(lax.mul(x, root))))
 
 
 def mark_dim(embed: str, freq: str) -> int:
@@ -96,17 +97,23 @@ class LayerNorm(nn.Module):
         shape = x.shape[axes[0] :]
         scale = parameter(self, "scale", nn.initializers.ones, shape)
         bias = parameter(self, "bias", nn.initializers.zeros, shape)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - wide.mean(axes, keepdims=True)
-        variance = jax.lax.square(centred).mean(axes, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + 1e-5) * leading(scale, x.ndim)
-        y = y + leading(bias, x.ndim)
-        return y.astype(jnp.result_type(x, scale, bias))
+        dtype = jnp.result_type(x, scale, bias)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        x = x.astype(wide)
+        count = np.asarray(math.prod(shape), wide)
+
+        def mean(y: Array) -> Array:
+            return lax.div(lax.expand_dims(lax.reduce_sum(y, axes), axes), count)
+
+        centred = lax.sub(x, mean(x))
+        deviation = lax.rsqrt(lax.add(mean(lax.square(centred)), np.asarray(1e-5, wide)))
+        y = lax.mul(lax.mul(centred, deviation), leading(scale.astype(wide), x.ndim))
+        return lax.add(y, leading(bias.astype(wide), x.ndim)).astype(dtype)
 
 
 def leading(x: Array, ndim: int) -> Array:
     """``x`` with axes of one place in front, ``ndim`` axes in all."""
-    return jax.lax.expand_dims(x, range(ndim - x.ndim))
+    return lax.expand_dims(x, range(ndim - x.ndim))
 
 
 class Dropout(nn.Module):
@@ -127,7 +134,7 @@ class Dropout(nn.Module):
         if not train or threshold == 0:
             return x
         words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
-        bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
+        bits = lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
         return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), jnp.zeros_like(x))
 
 
@@ -157,10 +164,11 @@ class Linear(nn.Module):
         kernel = parameter(self, "kernel", init, (*in_shape, *self.features))
         dtype = jnp.result_type(x, kernel)
         contracted = tuple(range(x.ndim - self.in_axes, x.ndim)), tuple(range(self.in_axes))
-        y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contracted, ((), ())))
+        y = lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contracted, ((), ())))
         if self.use_bias:
             bias = parameter(self, "bias", init, self.features)
-            y = y + leading(bias, y.ndim)
+            dtype = jnp.result_type(y, bias)
+            y = lax.add(y.astype(dtype), leading(bias.astype(dtype), y.ndim))
         return y
 
 
