@@ -152,7 +152,6 @@ class Row:
       over_eager: how many times as fast as torch-eager with the same variant, likewise.
       over_compiled: how many times as fast as torch-compiled, likewise.
       flops_ratio: FLOPs of the dense variant over those of this one.
-      joules: energy of a call.
       error: why there is no time.
     """
 
@@ -180,7 +179,6 @@ class Row:
     over_eager: float | None = None
     over_compiled: float | None = None
     flops_ratio: float | None = None
-    joules: float | None = None
     error: str | None = None
 
     @property
