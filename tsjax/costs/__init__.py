@@ -3,7 +3,7 @@
 from tsjax.costs.counting import Count, count
 from tsjax.costs.devices import device_description
 from tsjax.costs.programs import Program, compile_ahead
-from tsjax.costs.roofline import PRECISIONS, Peaks, Place, measure_peaks, place
+from tsjax.costs.roofline import BOUNDS, PRECISIONS, Peaks, Place, measure_peaks, place
 from tsjax.costs.timing import (
     Timing,
     measure,
@@ -14,6 +14,7 @@ from tsjax.costs.timing import (
 )
 
 __all__ = [
+    "BOUNDS",
     "PRECISIONS",
     "Count",
     "Peaks",

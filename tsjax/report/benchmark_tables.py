@@ -7,7 +7,13 @@ from tsjax.report import formats
 from tsjax.report.tables import Column, Table
 from tsjax.study.speed import Benchmark, Row
 
-BOUNDS = ("arithmetic", "memory", "launches")
+BOUNDS = {f"{name}_ms": f"{name.capitalize()}, ms" for name in ("arithmetic", "memory", "launches")}
+_WHICH = (
+    Column("model", "Model", number=False),
+    Column("variant", "Variant", number=False),
+    Column("task", "Task", number=False),
+    Column("batch", "Batch", formats.count),
+)
 
 
 def times(found: Benchmark) -> Table:
@@ -76,10 +82,7 @@ def cuts(found: Benchmark) -> Table:
         (),
         tuple(made),
         (
-            Column("model", "Model", number=False),
-            Column("variant", "Variant", number=False),
-            Column("task", "Task", number=False),
-            Column("batch", "Batch", formats.count),
+            *_WHICH,
             Column("params", "Parameters", formats.si),
             Column("dense", "Dense, ms", _milliseconds),
             Column("ms", "Cut, ms", _milliseconds),
@@ -97,7 +100,7 @@ def bounds(found: Benchmark) -> Table:
     made = [
         {name: getattr(row, name) for name in ("model", "variant", "task", "batch", "flops")}
         | {"bytes": row.bytes_run, "kernels": row.kernels, "ms": row.median_ms, "bound": row.bound}
-        | {name: 1e3 * value for name, value in _seconds(row, found).items()}
+        | {name: getattr(row, name) for name in BOUNDS}
         | {"attained": row.least_ms / row.median_ms}
         for row in found.rows
         if row.bound and row.least_ms and row.median_ms
@@ -109,14 +112,11 @@ def bounds(found: Benchmark) -> Table:
         (),
         tuple(made),
         (
-            Column("model", "Model", number=False),
-            Column("variant", "Variant", number=False),
-            Column("task", "Task", number=False),
-            Column("batch", "Batch", formats.count),
+            *_WHICH,
             Column("flops", "FLOPs", formats.si),
             Column("bytes", "Bytes", formats.si),
             Column("kernels", "Kernels", formats.count),
-            *(Column(name, f"{name.capitalize()}, ms", _milliseconds) for name in BOUNDS),
+            *(Column(name, title, _milliseconds) for name, title in BOUNDS.items()),
             Column("ms", "Measured, ms", _milliseconds),
             Column("attained", "Attained", formats.percent),
             Column("bound", "Bound", number=False),
@@ -130,19 +130,6 @@ def _milliseconds(value: float | None) -> str:
 
 def _fewer(value: float | None) -> str:
     return formats.NOTHING if value is None else f"/ {formats.ratio(value)}"
-
-
-def _seconds(row: Row, found: Benchmark) -> dict[str, float]:
-    """The bounds of a row's time, in seconds, by the names of ``BOUNDS``."""
-    assert row.bytes_run is not None
-    assert row.kernels is not None
-    peaks = found.peaks
-    return {
-        "arithmetic": row.flops / peaks.flops,
-        "memory": row.bytes_run
-        / peaks.bandwidth(None if row.peak_mb is None else int(1e6 * row.peak_mb)),
-        "launches": peaks.dispatch + row.kernels * peaks.launch,
-    }
 
 
 def _dense_of(row: Row, found: Benchmark) -> Row | None:

@@ -145,8 +145,11 @@ class Row:
       peak_mb: memory that the call needs, in 10^6 bytes.
       kernels: operations run one after the other.
       bytes_run: that the compiled program reads and writes, as XLA estimates.
-      bound: what bounds the time from below: arithmetic, memory or launches.
-      least_ms: that bound.
+      arithmetic_ms: of its FLOPs at the peak rate, as in ``costs.Place``; so the next two.
+      memory_ms: of its bytes.
+      launches_ms: of the call and its kernels.
+      bound: which of the three takes longest.
+      least_ms: how long that takes.
       over_dense: how many times as fast as the dense variant on the same engine; of single turns,
         the median.
       over_eager: how many times as fast as torch-eager with the same variant, likewise.
@@ -173,6 +176,9 @@ class Row:
     peak_mb: float | None = None
     kernels: int | None = None
     bytes_run: float | None = None
+    arithmetic_ms: float | None = None
+    memory_ms: float | None = None
+    launches_ms: float | None = None
     bound: str | None = None
     least_ms: float | None = None
     over_dense: float | None = None
@@ -302,8 +308,9 @@ def _timed(
     if runner.program is not None:
         placed = costs.place(row.flops, runner.program, median / 1e3, peaks)
         found = {"kernels": runner.program.kernels, "bytes_run": placed.bytes}
-        found |= {"bound": placed.bound}
-        found |= {"least_ms": 1e3 * placed.least, "dispatch_ms": 1e3 * dispatch}
+        found |= {f"{name}_ms": 1e3 * getattr(placed, name) for name in costs.BOUNDS}
+        found |= {"bound": placed.bound, "least_ms": 1e3 * placed.least}
+        found["dispatch_ms"] = 1e3 * dispatch
     return dataclasses.replace(
         row,
         median_ms=median,
