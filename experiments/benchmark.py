@@ -86,7 +86,7 @@ def _engines_to_use(asked: tuple[str, ...]) -> tuple[str, ...]:
         return asked or study.ENGINES
     if torches := [name for name in asked if name.startswith("torch")]:
         raise ImportError(
-            f"{' and '.join(torches)} need PyTorch, which is not installed: "
+            f"PyTorch is not installed, which is needed for {' and '.join(torches)}: "
             'pip install -e ".[torch]", or leave them out with --engines=xla'
         )
     if not asked:
