@@ -323,11 +323,16 @@ def attend(
       The context [..., L, H, V].
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    logits = jnp.einsum("...lhe,...she->...hls", q, k) * scale
+    # Heads go in front of the steps, and the weights are normalised in the context, not one by
+    # one: a CPU then takes less than half the time of two einsums around a softmax.
+    q, k, v = (jnp.swapaxes(x, -2, -3) for x in (q * np.asarray(scale, q.dtype), k, v))
+    logits = q @ jnp.swapaxes(k, -1, -2)
     if causal:
         seen = np.tri(*logits.shape[-2:], dtype=np.bool_)
         logits = jnp.where(leading(jnp.asarray(seen), logits.ndim), logits, -jnp.inf)
-    return jnp.einsum("...hls,...shv->...lhv", drop(jax.nn.softmax(logits)), v)
+    weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    context = (drop(weights) @ v) / jnp.sum(weights, axis=-1, keepdims=True)
+    return jnp.swapaxes(context, -2, -3)
 
 
 class Attention(nn.Module):
