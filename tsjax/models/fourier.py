@@ -82,6 +82,19 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def complex_einsum(formula: str, x: Array, y: Array) -> Array:
+    """``jnp.einsum`` of two complex arrays, in four of real ones.
+
+    These are the same FLOPs, of which a CPU does two to three times as many a second.
+    """
+
+    def product(x: Array, y: Array) -> Array:
+        return jnp.einsum(formula, x, y)
+
+    real = product(x.real, y.real) - product(x.imag, y.imag)
+    return lax.complex(real, product(x.real, y.imag) + product(x.imag, y.real))
+
+
 def frequency_attention(q: Array, k: Array, activation: str) -> Array:
     """Attention among frequencies (arXiv 2201.12740, section 3.2).
 
@@ -98,13 +111,16 @@ def frequency_attention(q: Array, k: Array, activation: str) -> Array:
     Returns:
       The sums of the keys, weighted by the activated products, [B, M, H, E].
     """
-    weights = ACTIVATIONS[activation](jnp.einsum("bmhe,bnhe->bhmn", q, k))
-    return jnp.einsum("bhmn,bnhe->bmhe", weights, k)
+    # What is common to both factors goes in front, here and below: a CPU takes half the time.
+    q, k = jnp.swapaxes(q, 1, 2), jnp.swapaxes(k, 1, 2)
+    weights = ACTIVATIONS[activation](complex_einsum("bhme,bhne->bhmn", q, k))
+    return jnp.swapaxes(complex_einsum("bhmn,bhne->bhme", weights, k), 1, 2)
 
 
 def transform(x: Array, weight: Array) -> Array:
     """A linear map of its own for each frequency: [B, M, H, E] by [H, E, V, M]."""
-    return jnp.einsum("bmhe,hevm->bmhv", x, weight)
+    x, weight = jnp.transpose(x, (2, 1, 0, 3)), jnp.transpose(weight, (0, 3, 1, 2))
+    return jnp.transpose(complex_einsum("hmbe,hmev->hmbv", x, weight), (2, 1, 0, 3))
 
 
 def in_context(x: Array, context: str) -> Array:

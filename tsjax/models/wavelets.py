@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax.models.fourier import complex_weight, frequency_attention
+from tsjax.models.fourier import complex_einsum, complex_weight, frequency_attention
 from tsjax.models.layers import Heads, Linear
 from tsjax.models.spectra import series, spectrum
 
@@ -137,7 +137,7 @@ class SparseKernel(nn.Module):
         frequencies = spectrum(x)[:, : self.alpha]
         weight = complex_weight(self, (c, k, c, k, self.alpha), (c * k) ** -2, frequencies)
         weight = weight[..., : frequencies.shape[1]]
-        y = jnp.einsum("bmck,ckdjm->bmdj", frequencies, weight)
+        y = complex_einsum("bmck,ckdjm->bmdj", frequencies, weight)
         return series_of_lowest(y, n).astype(x.dtype)
 
 
