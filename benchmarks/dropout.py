@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tsjax import costs
-from tsjax.models.layers import Dropout
+from tsjax.models.dropout import Dropout
 
 SHAPE = (32, 4, 144, 144)
 

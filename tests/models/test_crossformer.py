@@ -15,7 +15,7 @@ from golden import Case
 
 from tsjax import interop, models, trees
 from tsjax.models.crossformer import Embedding, SegmentMerging, segments, windows
-from tsjax.models.layers import Dropout
+from tsjax.models.dropout import Dropout
 from tsjax.models.registry import input_shapes
 
 SMALL = {

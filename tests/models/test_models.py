@@ -13,7 +13,8 @@ from golden import Case
 from tsjax import interop, models, trees
 from tsjax.interop.torch_names import NAMES as NAMES_IN_TORCH
 from tsjax.models.informer import ProbSparse
-from tsjax.models.layers import DataEmbedding, Dropout, attend
+from tsjax.models.dropout import Dropout, random_words
+from tsjax.models.layers import DataEmbedding, attend
 from tsjax.models.transformer import Decoder
 
 SMALL = {
@@ -406,6 +407,27 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     # Neighbours share a random word; their fates must not.
     flat = np.asarray(y == 0).ravel()[:-1].reshape(-1, 2).astype(float)
     assert abs(np.corrcoef(flat.T)[0, 1]) < 4 / len(flat) ** 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 4096])
+def test_random_words_are_those_of_jax(count):
+    key = jax.random.key(3)
+    with jax.threefry_partitionable(False):
+        expected = jax.random.bits(key, (count,), jnp.uint32)
+    assert np.array_equal(random_words(key, count), expected)
+    assert np.array_equal(random_words(jax.random.key_data(key), count), expected)
+
+
+def test_random_words_depend_on_all_of_a_longer_key():
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 3)
+    drawn = {tuple(np.asarray(random_words(key, 4))) for key in keys}
+    assert len(drawn) == 3
+
+
+def test_random_words_are_the_same_for_a_key_among_several():
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.vmap(lambda key: random_words(key, 5))(keys)
+    assert np.array_equal(together, [random_words(key, 5) for key in keys])
 
 
 def test_dropout_is_off_at_rate_zero_and_in_evaluation():

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from tsjax.models.dropout import dropout
 from tsjax.models.initializers import kaiming_normal, torch_uniform
 
 MARKS = {"s": 6, "t": 5, "h": 4, "d": 3, "b": 3, "w": 2, "m": 1, "a": 1}
@@ -114,34 +115,6 @@ class LayerNorm(nn.Module):
 def leading(x: Array, ndim: int) -> Array:
     """``x`` with axes of one place in front, ``ndim`` axes in all."""
     return lax.expand_dims(x, range(ndim - x.ndim))
-
-
-class Dropout(nn.Module):
-    """Zeroes a random share of the elements, and scales up the others (arXiv 1207.0580).
-
-    The rate is rounded to a multiple of 2**-16: on a CPU random bits cost more than the model's
-    arithmetic around them, and so each element takes 16 of them, where linen's takes 32.
-
-    Attributes:
-      rate: share of elements to zero, in [0, 1).
-    """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        threshold = round(self.rate * 2**16)
-        if not train or threshold == 0:
-            return x
-        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), jnp.uint32)
-        bits = lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
-        return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), jnp.zeros_like(x))
-
-
-def dropout(rate: float, *, train: bool) -> Callable[[Array], Array]:
-    """A dropout layer of the module that is being called, as a function of its input."""
-    layer: Any = Dropout(rate)
-    return lambda x: layer(x, train=train)
 
 
 class Linear(nn.Module):
