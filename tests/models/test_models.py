@@ -12,8 +12,8 @@ from golden import Case
 
 from tsjax import interop, models, trees
 from tsjax.interop.torch_names import NAMES as NAMES_IN_TORCH
-from tsjax.models.informer import ProbSparse
 from tsjax.models.dropout import Dropout, random_words
+from tsjax.models.informer import ProbSparse
 from tsjax.models.layers import DataEmbedding, attend
 from tsjax.models.transformer import Decoder
 

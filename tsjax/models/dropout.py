@@ -5,7 +5,6 @@ usual mode throws half of its words away. These are compiled into one kernel, an
 are drawn for an element.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 

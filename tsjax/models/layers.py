@@ -11,7 +11,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.errors
 import flax.linen as nn
