@@ -302,11 +302,9 @@ def all_steps_projected(c):
 
 def correlations_elementwise(c):
     """Autoformer's products of frequencies are element by element there, and so are its shifts."""
-    encoder = c.e_layers * (c.seq_len // 2 + 1)
-    decoder = 2 * c.d_layers * (c.dec_len // 2 + 1)
     cross = min(c.seq_len, c.dec_len)
-    mixed = c.e_layers * c.seq_len**2 + c.d_layers * c.dec_len * (c.dec_len + cross)
-    return -(8 * (encoder + decoder) + 2 * mixed) * c.d_model
+    steps = c.e_layers * c.seq_len**2 + c.d_layers * c.dec_len * (c.dec_len + cross)
+    return -2 * 2 * steps * c.d_model
 
 
 def only_sampled_keys(c):

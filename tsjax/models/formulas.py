@@ -142,12 +142,12 @@ def _autoformer(c: AutoformerConfig, B: int) -> Terms:
 
 
 def _auto_correlation(B: int, L: int, S: int, heads: Heads) -> Terms:
-    """Queries times keys, per frequency, ``8 B (L // 2 + 1) H E``; then lags' shares times values.
+    """Queries times keys, ``2 B L min(S, L) H E``; then lags' shares times values, likewise with V.
 
-    The latter is a product with a circulant matrix, ``2 B L min(S, L) H V``. Keys are made L long.
+    The latter is a product with a circulant matrix. Keys and values are at most L long.
     """
     H, E, V, _ = heads
-    yield "correlation", complex_(B * (L // 2 + 1) * H * E)
+    yield "correlation", real(B * L * min(S, L) * H * E)
     yield "mixing", real(B * L * min(S, L) * H * V)
 
 
