@@ -2,14 +2,14 @@
 
 A block transforms a series, keeps some of its frequencies, and transforms back. Which ones is
 drawn when the model is made and is part of its state, like a weight that is never trained: the
-indices are gathered and scattered with, along the frequency axis only, and never are constants.
+indices look up rows of the transforms' matrices, and never are constants.
 
 Dimensions: B batch, L length of queries, S of keys, H heads, E width of one head's queries and
 keys, V of its values, M and N kept frequencies of queries and keys.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -46,7 +46,9 @@ def kept_modes(module: nn.Module, name: str, kept: Kept) -> Array:
     return module.variable("buffers", name, draw).value
 
 
-def complex_weight(module: nn.Module, shape: tuple[int, ...], scale: float, dtype: Any) -> Parts:
+def complex_weight(
+    module: nn.Module, shape: tuple[int, ...], scale: float, dtype: jnp.dtype
+) -> Parts:
     """A complex parameter, two real ones ``real`` and ``imag`` initially in U[0, scale)."""
     init = nn.initializers.uniform(scale)
     real, imag = (parameter(module, name, init, shape) for name in ("real", "imag"))
