@@ -57,11 +57,9 @@ def traced(name: str, config: models.ForecastConfig) -> tuple[Any, tuple[Any, ..
 
 
 def complex_flops(config: models.ForecastConfig, terms: dict[str, int]) -> int:
-    """FLOPs of the terms whose products are of complex numbers."""
+    """FLOPs of the terms whose products are traced as such of complex numbers."""
     if isinstance(config, models.AutoformerConfig):
         return sum(n for term, n in terms.items() if term.endswith("/correlation"))
-    if isinstance(config, models.FEDformerConfig):
-        return sum(n for term, n in terms.items() if term.endswith(("/mixing", "/frequencies")))
     return 0
 
 

@@ -12,6 +12,7 @@ from golden import Case
 from tsjax import models, trees
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept, frequency_attention
 from tsjax.models.layers import Heads
+from tsjax.models.spectra import Parts, series_of, spectrum_at
 from tsjax.models.wavelets import Filters, double, filter_tables, halve, legendre_filters
 
 SMALL = {
@@ -231,6 +232,36 @@ def assert_uniform(weight, bound):
     assert abs(np.corrcoef(parts)[0, 1]) < 4 / parts.shape[1] ** 0.5
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 12, 13, 816])
+def test_transforms_of_chosen_frequencies_are_those_of_an_fft(length, dtype):
+    rng, bins = np.random.default_rng(0), length // 2 + 1
+    modes = np.sort(rng.permutation(bins + 2)[:-1])  # Two or one that there are not.
+    there = modes < bins
+    x = rng.normal(size=(2, length, 3)).astype(dtype)
+    real, imag = rng.normal(size=(2, modes.size, 2, 3)).astype(dtype)
+    spectrum, written = np.fft.rfft(x, axis=1), np.zeros((2, bins, 3), np.complex128)
+    written[:, modes[there]] = np.swapaxes(real + 1j * imag, 0, 1)[:, there]
+    with jax.enable_x64(True):
+        got = Parts(*map(np.asarray, jax.jit(spectrum_at)(x, modes)))
+        y = jax.jit(series_of, static_argnums=2)(Parts(real, imag), modes, length)
+    assert y.dtype == got.real.dtype == dtype
+    frequencies = np.swapaxes(got.real + 1j * got.imag, 0, 1)
+    assert not np.any(frequencies[:, ~there])
+    want = np.fft.irfft(written, n=length, axis=1)
+    for result, exact in ((frequencies[:, there], spectrum[:, modes[there]]), (y, want)):
+        rounding = 16 * np.finfo(dtype).eps * np.max(np.abs(exact), initial=0)
+        np.testing.assert_allclose(result, exact, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_short_floats_are_transformed_in_single_precision(dtype):
+    x = jnp.ones((1, 300, 2), dtype)
+    got = spectrum_at(x, jnp.arange(2))
+    assert got.real.dtype == got.imag.dtype == jnp.float32
+    np.testing.assert_array_equal(got.real[0], 300)
+
+
 MODES = jnp.array([2, 4, 5])
 
 
@@ -276,8 +307,8 @@ def test_frequencies_beyond_a_short_series_are_left_out(output_bins):
 @pytest.mark.parametrize("activation", ["split", "complex", "softmax"])
 def test_attention_among_frequencies(activation):
     rng = np.random.default_rng(0)
-    q, k = (rng.normal(size=(2, n, 3, 2)) + 1j * rng.normal(size=(2, n, 3, 2)) for n in (4, 5))
-    s = 3 * np.einsum("bmhe,bnhe->bhmn", q, k)
+    q, k = (rng.normal(size=(n, 2, 3, 2)) + 1j * rng.normal(size=(n, 2, 3, 2)) for n in (4, 5))
+    s = 3 * np.einsum("mbhe,nbhe->bhmn", q, k)
     size = np.exp(np.abs(s))
     weights = {
         "split": np.tanh(s.real) + 1j * np.tanh(s.imag),
@@ -285,8 +316,10 @@ def test_attention_among_frequencies(activation):
         "softmax": size / size.sum(-1, keepdims=True),
     }[activation]
     with jax.enable_x64(True):
-        got = jax.jit(frequency_attention, static_argnums=2)(3 * q, k, activation)
-        np.testing.assert_allclose(got, np.einsum("bhmn,bnhe->bmhe", weights, k), rtol=1e-12)
+        parts = (Parts(jnp.asarray(x.real), jnp.asarray(x.imag)) for x in (3 * q, k))
+        got = jax.jit(frequency_attention, static_argnums=2)(*parts, activation)
+        want = np.einsum("bhmn,nbhe->mbhe", weights, k)
+        np.testing.assert_allclose(got.real + 1j * got.imag, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["split", "complex", "softmax"])
@@ -296,7 +329,7 @@ def test_attention_among_loud_or_absent_frequencies_is_finite(activation):
         return jnp.sum(jnp.abs(y.real) + jnp.abs(y.imag))
 
     for loudness in (0.0, 1e4):
-        x = jnp.full((1, 2, 1, 2), loudness * (1 + 2j), jnp.complex64)
+        x = Parts(*(jnp.full((2, 1, 1, 2), loudness * part, jnp.float32) for part in (1, 2)))
         for value in jax.tree.leaves(jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(x, x)):
             assert np.all(np.isfinite(value))
 

@@ -1,7 +1,7 @@
 """Closed formulas for the matrix products and convolutions of the forecasters.
 
 They are derived on paper from the architectures and are arithmetic on a configuration: nothing is
-traced. What is no product (sums, norms, softmax, Fourier transforms, sorting) is not in them. Every
+traced. What is no product (sums, norms, softmax, FFTs, sorting) is not in them. Every
 product of these models has two operands, so that no cost depends on the order in which an einsum is
 contracted. docs/flops.md has the derivation as tables.
 
@@ -172,17 +172,31 @@ def _fourier(c: FEDformerConfig) -> Blocks:
     return Blocks(encoder_, decoder_, block(cross, "qk", M["cross_q"]))
 
 
+def _transform(B: int, L: int, M: int, width: int) -> Cost:
+    """L steps to M frequencies, or back: a real and an imaginary part, ``2 (2 B L M width)``.
+
+    The matrices are fixed: the one gradient is that with respect to the series.
+    """
+    return real(2 * B * L * M * width, gradients=1)
+
+
 def _fourier_self(M: int, B: int, L: int, S: int, heads: Heads) -> Terms:
-    """A map for each of M frequencies, ``8 B M H E V``."""
-    del L, S
+    """A map for each of M frequencies, ``8 B M H E V``, between the transforms."""
+    del S
     H, E, V, _ = heads
+    yield "mixing/transforms", _transform(B, L, M, H * (E + V))
     yield "mixing", complex_(B * M * H * E * V)
 
 
 def _fourier_cross(M: int, N: int, B: int, L: int, S: int, heads: Heads) -> Terms:
-    """M frequencies attend to N, ``8 B H M N 2 E``, and are mapped, ``8 B M H E V``."""
-    del L, S
+    """M frequencies attend to N, ``8 B H M N 2 E``, and are mapped, ``8 B M H E V``.
+
+    Queries and result are transformed, and keys, if M is not 0.
+    """
     H, E, V, _ = heads
+    yield "mixing/transforms", _transform(B, L, M, H * (E + V))
+    if M:
+        yield "mixing/transforms", _transform(B, S, N, H * E)
     yield "mixing", complex_(B * H * M * N * 2 * E) + complex_(B * M * H * E * V)
 
 

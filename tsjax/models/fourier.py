@@ -2,7 +2,7 @@
 
 A block transforms a series, keeps some of its frequencies, and transforms back. Which ones is
 drawn when the model is made and is part of its state, like a weight that is never trained: the
-indices are gathered and scattered with, along the frequency axis only, and never are constants.
+indices look up rows of the transforms' matrices, and never are constants.
 
 Dimensions: B batch, L length of queries, S of keys, H heads, E width of one head's queries and
 keys, V of its values, M and N kept frequencies of queries and keys.
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from tsjax.models.layers import Heads, parameter
-from tsjax.models.spectra import series, spectrum
+from tsjax.models.spectra import Parts, parts_of, series_of, spectrum_at
 
 
 class Kept(NamedTuple):
@@ -46,43 +46,36 @@ def kept_modes(module: nn.Module, name: str, kept: Kept) -> Array:
     return module.variable("buffers", name, draw).value
 
 
-def take(frequencies: Array, modes: Array) -> Array:
-    """Frequencies ``modes`` of [B, bins, ...]; zero where the series is too short to have one."""
-    return frequencies.at[:, modes].get(mode="fill", fill_value=0)
+def complex_weight(
+    module: nn.Module, shape: tuple[int, ...], scale: float, dtype: jnp.dtype
+) -> Parts:
+    """A complex parameter, two real ones ``real`` and ``imag`` initially in U[0, scale)."""
+    init = nn.initializers.uniform(scale)
+    real, imag = (parameter(module, name, init, shape) for name in ("real", "imag"))
+    return Parts(real.astype(dtype), imag.astype(dtype))
 
 
-def place(values: Array, modes: Array, length: int) -> Array:
-    """All frequencies of a series of ``length`` steps whose ``modes`` are ``values`` [B, M, ...].
-
-    The others are zero, and values for frequencies that the series does not have are left out.
-    """
-    empty = jnp.zeros((values.shape[0], length // 2 + 1, *values.shape[2:]), values.dtype)
-    return empty.at[:, modes].set(values, mode="drop")
+def _split_tanh(x: Parts) -> Parts:
+    return Parts(jnp.tanh(x.real), jnp.tanh(x.imag))
 
 
-def complex_weight(module: nn.Module, shape: tuple[int, ...], scale: float, like: Array) -> Array:
-    """A complex parameter, as two real ones ``real`` and ``imag`` initially in U[0, scale)."""
-    init, real = nn.initializers.uniform(scale), like.real.dtype
-    parts = (parameter(module, name, init, shape) for name in ("real", "imag"))
-    return lax.complex(*(part.astype(real) for part in parts))
+def _complex_tanh(x: Parts) -> Parts:
+    return parts_of(jnp.tanh(lax.complex(*x)))
 
 
-def _split_tanh(x: Array) -> Array:
-    return lax.complex(jnp.tanh(x.real), jnp.tanh(x.imag))
+def _softmax_of_size(x: Parts) -> Parts:
+    y = lax.complex(*x)
+    return parts_of(jax.nn.softmax(jnp.abs(y)).astype(y.dtype))
 
 
-def _softmax_of_size(x: Array) -> Array:
-    return jax.nn.softmax(jnp.abs(x)).astype(x.dtype)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Parts], Parts]] = {
     "split": _split_tanh,
-    "complex": jnp.tanh,
+    "complex": _complex_tanh,
     "softmax": _softmax_of_size,
 }
 
 
-def complex_einsum(formula: str, x: Array, y: Array) -> Array:
+def complex_einsum(formula: str, x: Parts, y: Parts) -> Parts:
     """``jnp.einsum`` of two complex arrays, in four of real ones.
 
     These are the same FLOPs, of which a CPU does two to three times as many a second.
@@ -92,35 +85,35 @@ def complex_einsum(formula: str, x: Array, y: Array) -> Array:
         return jnp.einsum(formula, x, y)
 
     real = product(x.real, y.real) - product(x.imag, y.imag)
-    return lax.complex(real, product(x.real, y.imag) + product(x.imag, y.real))
+    return Parts(real, product(x.real, y.imag) + product(x.imag, y.real))
 
 
-def frequency_attention(q: Array, k: Array, activation: str) -> Array:
+def frequency_attention(q: Parts, k: Parts, activation: str) -> Parts:
     """Attention among frequencies (arXiv 2201.12740, section 3.2).
 
     As published, and unlike the paper's equation, the keys are the values too, and are not
     conjugated.
 
     Args:
-      q: frequencies of the queries [B, M, H, E].
-      k: frequencies of the keys [B, N, H, E].
+      q: frequencies of the queries [M, B, H, E].
+      k: frequencies of the keys [N, B, H, E].
       activation: of the products of a query with all keys: the hyperbolic tangent of their real
         and imaginary parts (``split``) or of the ``complex`` number, or the ``softmax`` over the
         keys of their absolute values.
 
     Returns:
-      The sums of the keys, weighted by the activated products, [B, M, H, E].
+      The sums of the keys, weighted by the activated products, [M, B, H, E].
     """
     # What is common to both factors goes in front, here and below: a CPU takes half the time.
-    q, k = jnp.swapaxes(q, 1, 2), jnp.swapaxes(k, 1, 2)
+    q, k = q.transpose(1, 2, 0, 3), k.transpose(1, 2, 0, 3)
     weights = ACTIVATIONS[activation](complex_einsum("bhme,bhne->bhmn", q, k))
-    return jnp.swapaxes(complex_einsum("bhmn,bhne->bhme", weights, k), 1, 2)
+    return complex_einsum("bhmn,bhne->bhme", weights, k).transpose(2, 0, 1, 3)
 
 
-def transform(x: Array, weight: Array) -> Array:
-    """A linear map of its own for each frequency: [B, M, H, E] by [H, E, V, M]."""
-    x, weight = jnp.transpose(x, (2, 1, 0, 3)), jnp.transpose(weight, (0, 3, 1, 2))
-    return jnp.transpose(complex_einsum("hmbe,hmev->hmbv", x, weight), (2, 1, 0, 3))
+def transform(x: Parts, weight: Parts) -> Parts:
+    """A linear map of its own for each frequency: [M, B, H, E] by [H, E, V, M]."""
+    x, weight = x.transpose(2, 0, 1, 3), weight.transpose(0, 3, 1, 2)
+    return complex_einsum("hmbe,hmev->hmbv", x, weight).transpose(1, 2, 0, 3)
 
 
 def in_context(x: Array, context: str) -> Array:
@@ -153,12 +146,13 @@ class FourierBlock(nn.Module):
         n_heads, d_keys, d_values, _ = self.heads
         n_modes, length = self.kept.n_modes, q.shape[1]
         modes = kept_modes(self, "modes", self.kept)
-        x = take(spectrum(q), modes)
-        weight = complex_weight(self, (n_heads, d_keys, d_values, n_modes), self.init_scale, x)
+        x = spectrum_at(q, modes)
+        shape = (n_heads, d_keys, d_values, n_modes)
+        weight = complex_weight(self, shape, self.init_scale, x.real.dtype)
         bins = modes
         if self.output_bins == "lowest":
             bins = self.variable("buffers", "bins", jnp.arange, n_modes, dtype=jnp.int32).value
-        y = series(place(transform(x, weight), bins, length), length)
+        y = series_of(transform(x, weight), bins, length)
         return in_context(y.astype(q.dtype), self.context)
 
 
@@ -189,9 +183,10 @@ class FourierCross(nn.Module):
         n_heads, d_keys, d_values, _ = self.heads
         n_modes, length = self.queries.n_modes, q.shape[1]
         modes = kept_modes(self, "query_modes", self.queries)
-        of_q = take(spectrum(q), modes)
-        of_k = take(spectrum(k), kept_modes(self, "key_modes", self.keys))
-        weight = complex_weight(self, (n_heads, d_keys, d_values, n_modes), self.init_scale, of_q)
-        y = transform(frequency_attention(of_q, of_k, self.activation), weight) * self.scale
-        y = series(place(y, modes, length), length)
+        of_q = spectrum_at(q, modes)
+        of_k = spectrum_at(k, kept_modes(self, "key_modes", self.keys))
+        shape = (n_heads, d_keys, d_values, n_modes)
+        weight = complex_weight(self, shape, self.init_scale, of_q.real.dtype)
+        attended = frequency_attention(of_q, of_k, self.activation)
+        y = series_of(transform(attended, weight), modes, length) * self.scale
         return in_context(y.astype(q.dtype), self.context)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from tsjax.models.fourier import complex_einsum, complex_weight, frequency_attention
 from tsjax.models.layers import Heads, Linear
-from tsjax.models.spectra import series, spectrum
+from tsjax.models.spectra import Parts, parts_of, series, spectrum
 
 
 @functools.cache
@@ -119,11 +119,12 @@ def padded_length(length: int) -> int:
     return 1 << (length - 1).bit_length()
 
 
-def series_of_lowest(frequencies: Array, length: int) -> Array:
+def series_of_lowest(frequencies: Parts, length: int) -> Array:
     """The series [B, length, ...] of which only the lowest frequencies [B, M, ...] are not zero."""
-    missing = length // 2 + 1 - frequencies.shape[1]
-    rest = ((0, 0),) * (frequencies.ndim - 2)
-    return series(jnp.pad(frequencies, ((0, 0), (0, missing), *rest)), length)
+    lowest = lax.complex(*frequencies)
+    missing = length // 2 + 1 - lowest.shape[1]
+    rest = ((0, 0),) * (lowest.ndim - 2)
+    return series(jnp.pad(lowest, ((0, 0), (0, missing), *rest)), length)
 
 
 class SparseKernel(nn.Module):
@@ -135,9 +136,10 @@ class SparseKernel(nn.Module):
     def __call__(self, x: Array) -> Array:
         _, n, c, k = x.shape
         frequencies = spectrum(x)[:, : self.alpha]
-        weight = complex_weight(self, (c, k, c, k, self.alpha), (c * k) ** -2, frequencies)
-        weight = weight[..., : frequencies.shape[1]]
-        y = complex_einsum("bmck,ckdjm->bmdj", frequencies, weight)
+        shape = (c, k, c, k, self.alpha)
+        weight = complex_weight(self, shape, (c * k) ** -2, frequencies.real.dtype)
+        weight = Parts(*(part[..., : frequencies.shape[1]] for part in weight))
+        y = complex_einsum("bmck,ckdjm->bmdj", parts_of(frequencies), weight)
         return series_of_lowest(y, n).astype(x.dtype)
 
 
@@ -200,9 +202,9 @@ def low_attention(q: Array, k: Array, *, modes: int, activation: str, scale: flo
     count = min(length // 2, modes)
     if count == 0:
         return jnp.zeros_like(q)
-    of_q, of_k = (jnp.swapaxes(spectrum(x)[:, :count], 2, 3) for x in (q, k))
-    y = jnp.swapaxes(frequency_attention(of_q, of_k, activation), 2, 3) * scale
-    return series_of_lowest(y, length).astype(q.dtype)
+    of_q, of_k = (parts_of(spectrum(x)[:, :count]).transpose(1, 0, 3, 2) for x in (q, k))
+    y = frequency_attention(of_q, of_k, activation).transpose(1, 0, 3, 2)
+    return (series_of_lowest(y, length) * scale).astype(q.dtype)
 
 
 class WaveletCross(nn.Module):
