@@ -563,7 +563,7 @@ def test_uncut_it_is_the_model_in_either_mode(key):
     given = (structs(config), *models.input_shapes(config, 2))
     want, got = (str(jax.make_jaxpr(fn)(*given, key=key)) for fn in (plain, sized))
     assert got == want
-    assert ("random_bits" in got) == (key is not None)
+    assert ("random_unwrap" in got) == (key is not None)
 
 
 def test_of_a_model_with_state_that_moves_there_is_the_forecast_only():
