@@ -100,8 +100,9 @@ def auto_correlation(
 def correlations(q: Array, k: Array) -> Array:
     """The sum over t of ``q[:, (t + lag) mod L] . k[:, t]``, k being zero beyond S (eq. 6).
 
-    By products of all steps with all steps, of which those of one lag are added up. The detour by
-    frequencies that this has in the paper is less arithmetic, but takes a CPU twice as long.
+    By products of all steps with all steps, of which those of one lag are added up. The paper's
+    detour by frequencies grows with L log L and not with L squared, but takes a CPU up to twice as
+    long for 150 steps, and as long for 400; at 800 it would be the quicker one.
 
     Args:
       q: [B, L, H, E].
