@@ -409,6 +409,14 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     assert abs(np.corrcoef(flat.T)[0, 1]) < 4 / len(flat) ** 0.5
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_attention_over_many_steps_does_not_overflow_short_floats(dtype):
+    q, v = jnp.zeros((1, 800, 1, 2), dtype), jnp.full((1, 800, 1, 2), 200, dtype)
+    context = jax.jit(attend)(q, q, v)
+    assert context.dtype == dtype
+    np.testing.assert_array_equal(context, 200)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 4096])
 def test_random_words_are_those_of_jax(count):
     key = jax.random.key(3)

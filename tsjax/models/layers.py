@@ -309,8 +309,11 @@ def attend(
         seen = np.tri(*logits.shape[-2:], dtype=np.bool_)
         logits = jnp.where(leading(jnp.asarray(seen), logits.ndim), logits, -jnp.inf)
     weights = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    context = (drop(weights) @ v) / jnp.sum(weights, axis=-1, keepdims=True)
-    return jnp.swapaxes(context, -2, -3)
+    # Before it is divided, the context of a long series may be more than 16-bit floats hold.
+    wide = jnp.promote_types(weights.dtype, jnp.float32)
+    context = jnp.matmul(drop(weights), v, preferred_element_type=wide)
+    context = context / jnp.sum(weights, axis=-1, keepdims=True, dtype=wide)
+    return jnp.swapaxes(context.astype(jnp.result_type(weights, v)), -2, -3)
 
 
 class Attention(nn.Module):
