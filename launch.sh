@@ -25,6 +25,7 @@ environment
   TSJAX_VENV      where the virtual environment lies (.venv)
   TSJAX_DATA_DIR  folder with the CSV files (ETTh1.csv, ...), as --data_dir
   TSJAX_CUDA      1 or 0: install CUDA support whatever the driver says
+  GLIBC_TUNABLES  unset, arrays lie on huge pages (glibc.malloc.hugetlb=1), where Linux has them
 
 examples
   ./launch.sh
@@ -126,6 +127,8 @@ run_script() {
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${TSJAX_VENV:-$root/.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
+# On a CPU, page faults take up to a quarter of a training step otherwise: docs/performance.md.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 stamp=$venv/tsjax-stamp
 command=study
 if [[ ${1:-} == --help ]]; then

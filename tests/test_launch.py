@@ -111,24 +111,49 @@ def test_no_network_is_said(launch):
     assert not (launch.venv / "tsjax-stamp").exists()
 
 
-def test_an_environment_that_is_there_is_used_at_once(launch):
+@pytest.fixture
+def environment(launch):
+    """Makes an environment whose stamp is right, and whose Python is a shell script."""
+
+    def make(script):
+        """The file in which the script's output is left."""
+        bin_dir = launch.venv / "bin"
+        bin_dir.mkdir(parents=True)
+        called = launch.venv / "called"
+        python = bin_dir / "python"
+        python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\n{{ {script}; }} >> {called}\n')
+        python.chmod(0o755)
+        checksum = subprocess.run(
+            ["cksum"], input=(ROOT / "pyproject.toml").read_bytes(), capture_output=True, check=True
+        ).stdout.decode().strip()  # fmt: skip
+        (launch.venv / "tsjax-stamp").write_text(f"{checksum} {ROOT} test\n")
+        return called
+
+    return make
+
+
+def test_an_environment_that_is_there_is_used_at_once(environment, launch):
     """Neither Python nor network is looked for when the stamp is right."""
-    bin_dir = launch.venv / "bin"
-    bin_dir.mkdir(parents=True)
-    called = launch.venv / "called"
-    python = bin_dir / "python"
-    log = f'for word; do echo "$word" >> {called}; done'
-    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\n{log}\n')
-    python.chmod(0o755)
-    checksum = subprocess.run(
-        ["cksum"], input=(ROOT / "pyproject.toml").read_bytes(), capture_output=True, check=True
-    ).stdout.decode().strip()  # fmt: skip
-    (launch.venv / "tsjax-stamp").write_text(f"{checksum} {ROOT} test\n")
+    called = environment('for word; do echo "$word"; done')
     done = launch("--dataset=ETTh1", "--d_model=8", PYTHON="no-such-python", TSJAX_CUDA="0")
     assert done.returncode == 0, done.stderr
     assert called.read_text().splitlines() == [
         str(ROOT / "experiments" / "study.py"), "--dataset=ETTh1", "--d_model=8",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({}, "glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, "glibc.malloc.check=0"),
+        ({"GLIBC_TUNABLES": ""}, ""),
+    ],
+)
+def test_arrays_lie_on_huge_pages_unless_told_otherwise(environment, launch, given, used):
+    called = environment('echo "$GLIBC_TUNABLES"')
+    assert launch("train", TSJAX_CUDA="0", **given).returncode == 0
+    assert called.read_text() == f"{used}\n"
 
 
 def test_a_driver_that_answers_brings_cuda(launch):

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 THIRD_PARTY = {
     "absl", "chex", "flax", "jax", "jinja2", "matplotlib", "numpy", "optax", "orbax", "pandas",
-    "markupsafe", "safetensors", "torch", "tqdm",
+    "markupsafe", "pynvml", "safetensors", "torch", "tqdm",
 }  # fmt: skip
 
 # What each part may import of tsjax, and of other packages.
@@ -20,7 +20,7 @@ ALLOWED = {
     "data": ({"wording"}, {"numpy", "pandas"}),
     "pruning": ({"trees", "wording"}, {"jax", "numpy", "optax"}),
     "structure": ({"trees", "wording", "work"}, {"jax", "numpy"}),
-    "costs": ({"trees", "wording", "work"}, {"jax", "numpy"}),
+    "costs": ({"trees", "wording", "work"}, {"jax", "numpy", "pynvml"}),
     "models": ({"trees", "wording"}, {"jax", "numpy", "flax"}),
     "training": ({"pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
     "interop": (

@@ -92,6 +92,12 @@ def test_peaks_are_the_work_over_the_time(monkeypatch, disturbed):
     assert peaks.device == f"cpu: {jax.devices()[0].device_kind}"
 
 
+def test_of_two_measurements_each_better_figure_holds():
+    other = costs.Peaks("float32", 2e9, ((1000, 2e9), (10**6, 5e7)), 2e-6, 5e-6, "cpu: cpu")
+    best = costs.Peaks("float32", 2e9, ((1000, 2e9), (10**6, 1e8)), 1e-6, 5e-6, "cpu: cpu")
+    assert PEAKS.or_better(other) == other.or_better(PEAKS) == best
+
+
 @pytest.mark.parametrize("precision", list(costs.PRECISIONS))
 def test_peaks_of_this_machine(precision):
     peaks = costs.measure_peaks(precision, widths=(64,), arrays=(2**16,), chain=20, repeats=2)

@@ -265,6 +265,41 @@ def test_device_description():
     assert {"device_kind", "cpu_model", "jaxlib"} <= described.keys()
 
 
+def test_the_allocators_settings_belong_to_a_figure(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert costs.device_description()["malloc"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    assert "malloc" not in costs.device_description()
+
+
+@pytest.mark.parametrize(
+    ("group", "free"),
+    [
+        ({}, 8_000_000_000),
+        ({"memory.max": "max"}, 8_000_000_000),
+        ({"memory.max": "64000000000", "memory.current": "1"}, 8_000_000_000),
+        ({"memory.max": "4000000000", "memory.current": "3000000000"}, 1_000_000_000),
+        (
+            {
+                "memory.max": "4000000000",
+                "memory.current": "3000000000",
+                "memory.stat": "anon 5\ninactive_file 2000000000\n",
+            },
+            3_000_000_000,
+        ),
+    ],
+)
+def test_what_is_free_is_what_machine_and_container_can_give(tmp_path, monkeypatch, group, free):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    7812500 kB\n")
+    for name, text in group.items():
+        (tmp_path / name).write_text(text)
+    places = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}
+    monkeypatch.setattr(devices, "Path", lambda name: places[name])
+    assert costs.free_bytes() == free
+    (tmp_path / "meminfo").unlink()
+    assert costs.free_bytes() is None
+
+
 @pytest.mark.parametrize(
     ("says", "found"),
     [

@@ -98,6 +98,19 @@ def test_cuts_are_set_against_the_dense_model():
     assert line["Bound by, dense and cut"] == "arithmetic, arithmetic"
 
 
+def test_energy_is_shown_where_it_is_known():
+    drawn = {"xla": 2.0, "torch-eager": 3.5}
+    rows = tuple(dataclasses.replace(r, energy_j=drawn.get(r.engine)) for r in ROWS[:3])
+    rows += (dataclasses.replace(CUT, energy_j=1.25),)
+    known = dataclasses.replace(FOUND, rows=rows)
+    (line,) = cells(tables.engines(known))
+    assert (line["xla, J"], line["torch-eager, J"]) == ("2.00", "3.50")
+    assert "torch-compiled, J" not in line
+    (line,) = cells(tables.cuts(known))
+    assert (line["Dense, J"], line["Cut, J"]) == ("2.00", "1.25")
+    assert not any(title.endswith(", J") for title in cells(tables.engines(FOUND))[0])
+
+
 def test_bounds_add_nothing_that_xla_does_not_say():
     dense, cut = cells(tables.bounds(FOUND))
     assert (dense["Arithmetic, ms"], dense["Memory, ms"]) == ("4.00", "2.00")
@@ -117,6 +130,17 @@ def test_the_page_names_command_device_and_peaks(page):
     for title in ("Beside PyTorch", "What cutting buys", "What bounds each time"):
         assert f"\n## {title}\n" in text
     assert "* transformer, dense, inference, batch 32, torch-compiled: Unsupported: a|b" in text
+
+
+def test_the_page_names_what_the_system_tells_of_a_gpu(tmp_path):
+    told = {"platform": "gpu", "device_kind": "NVIDIA H", "driver": "580.1", "gpu_mhz": "1980"}
+    told |= {"power_limit_w": "700.00", "malloc": "glibc.malloc.hugetlb=1"}
+    report.write_benchmark(dataclasses.replace(FOUND, versions=VERSIONS | told), tmp_path)
+    line = (
+        "* gpu, 2 CPUs, driver 580.1, 1980 MHz, at most 700.00 W, glibc.malloc.hugetlb=1, "
+        "precision float32\n"
+    )
+    assert line in (tmp_path / "README.md").read_text()
 
 
 def test_every_row_is_in_the_csv_in_full(page):

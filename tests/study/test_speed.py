@@ -112,7 +112,10 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def rows():
-    """Rows of a run whose engines take known times: torch-compiled fails in training."""
+    """Rows of a run whose engines take known times and draw 100 W.
+
+    In training, torch-compiled fails.
+    """
     clock = Clock()
     seconds = {("xla", 1.0): 2.0, ("xla", 0.5): 1.25, ("torch-eager", 1.0): 6.0}
     seconds |= {
@@ -138,6 +141,9 @@ def rows():
     def in_turns(calls, **limits):
         return costs.sample_in_turns(calls, **(limits | {"clock": clock}))
 
+    def energy_of(call, counter, **limits):
+        return costs.measure_energy(call, counter, **(limits | {"clock": clock}))
+
     made = settings(
         models=("transformer",),
         variants=("dense", "structured-0.5"),
@@ -149,10 +155,12 @@ def rows():
     engines = {name: engine(name) for name in study.ENGINES}
     peaks = dataclasses.replace(PEAKS, device=f"cpu: {jax.devices()[0].device_kind}")
     with pytest.MonkeyPatch.context() as patch:
-        # Only the sampler's clock is exchanged.
-        fake = types.SimpleNamespace(**(vars(costs) | {"sample_in_turns": in_turns}))
-        patch.setattr(module, "costs", fake)
-        found = list(study.benchmark(made, peaks, engines, block=lambda _: None))
+        # Only the clocks are exchanged.
+        clocked = {"sample_in_turns": in_turns, "measure_energy": energy_of}
+        patch.setattr(module, "costs", types.SimpleNamespace(**(vars(costs) | clocked)))
+        counter = lambda: 100.0 * clock.now  # noqa: E731
+        timed = list(study.benchmark(made, engines, lambda _: None, counter))
+    found = [study.placed(one, peaks) for one in timed]
     return {(row.task, row.engine, row.variant): row for row in found}
 
 
@@ -195,6 +203,64 @@ def test_only_what_xla_compiles_has_a_place_on_the_roofline(rows):
         )
     )
     assert rows["inference", "torch-eager", "dense"].bound is None
+
+
+def test_joules_are_those_of_the_engine(rows):
+    assert rows["inference", "xla", "dense"].energy_j == pytest.approx(200)
+    assert rows["inference", "torch-eager", "structured-0.5"].energy_j == pytest.approx(500)
+    assert rows["training", "torch-compiled", "dense"].energy_j is None
+
+
+def test_what_is_known_of_a_program_outlives_it():
+    made = settings(models=("transformer",), variants=("dense",), engines=("xla",), repeats=1)
+    made = dataclasses.replace(made, tasks=("inference",), min_seconds=0.0)
+    (timed,) = study.benchmark(made, {"xla": study.xla})
+    assert timed.program.kernels == timed.row.kernels > 0
+    with pytest.raises(RuntimeError, match="the compiled program has been freed"):
+        timed.program.call()
+
+
+@pytest.mark.parametrize(
+    ("free", "run"),
+    [
+        (10**12, {"xla", "torch-eager"}),
+        (2.5, {"xla"}),
+        (0.5, set()),
+        (None, {"xla", "torch-eager"}),
+    ],
+)
+def test_what_memory_does_not_hold_is_not_begun(monkeypatch, free, run):
+    """Free memory in units of what XLA's program needs."""
+    begun = set()
+    needed = 0
+
+    def torch(contender, task, batches):
+        begun.add("torch-eager")
+        return study.Runner(lambda: None)
+
+    def xla(contender, task, batches):
+        nonlocal needed
+        runner = study.xla(contender, task, batches)
+        needed = runner.program.peak_bytes
+
+        def call():
+            begun.add("xla")
+            return runner.call()
+
+        return runner._replace(call=call)
+
+    monkeypatch.setattr(costs, "free_bytes", lambda: free and free * (needed or 1))
+    made = settings(
+        models=("transformer",), variants=("dense",), engines=("torch-eager", "xla"), repeats=1,
+        tasks=("inference",), min_seconds=0.0,
+    )  # fmt: skip
+    rows = [t.row for t in study.benchmark(made, {"xla": xla, "torch-eager": torch})]
+    assert begun == run
+    assert [row.engine for row in rows] == ["xla", "torch-eager"]
+    assert {row.engine for row in rows if row.error is None} == run
+    if free == 0.5:
+        assert rows[0].error.startswith("MemoryError: XLA's program needs 0.0 GB; 0.0 GB are free")
+        assert "and PyTorch up to 3 times as much; 0.0 GB are free" in rows[1].error
 
 
 def test_a_row_in_a_line(rows):

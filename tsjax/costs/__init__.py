@@ -1,7 +1,8 @@
 """What a function costs: operations counted from its trace, time measured on the device."""
 
 from tsjax.costs.counting import Count, count
-from tsjax.costs.devices import device_description
+from tsjax.costs.devices import device_description, free_bytes
+from tsjax.costs.energy import energy_counter, measure_energy
 from tsjax.costs.programs import Program, compile_ahead
 from tsjax.costs.roofline import BOUNDS, PRECISIONS, Peaks, Place, measure_peaks, place
 from tsjax.costs.timing import (
@@ -24,8 +25,11 @@ __all__ = [
     "compile_ahead",
     "count",
     "device_description",
+    "energy_counter",
+    "free_bytes",
     "measure",
     "measure_dispatch",
+    "measure_energy",
     "measure_in_turns",
     "measure_peaks",
     "place",

@@ -10,6 +10,7 @@ sizes, and a program's is that of arrays as large as all its memory. This is an 
 program touches again at once, it may find in a smaller cache still.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,21 @@ class Peaks:
         """
         rates = [rate for measured, rate in self.bandwidths if size and measured >= size]
         return rates[0] if rates else self.bandwidths[-1][1]
+
+    def or_better(self, other: "Peaks") -> "Peaks":
+        """Of two measurements the better figures: a peak is what nothing disturbed.
+
+        Args:
+          other: measured on the same device, in the same precision, with the same arrays.
+        """
+        pairs = zip(self.bandwidths, other.bandwidths, strict=True)
+        return dataclasses.replace(
+            self,
+            flops=max(self.flops, other.flops),
+            bandwidths=tuple(max(pair) for pair in pairs),
+            launch=min(self.launch, other.launch),
+            dispatch=min(self.dispatch, other.dispatch),
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,15 @@ compiled program reads and writes, and for the kernels that it starts. The large
 as all of the program's memory, which its caches may beat.""",
 }
 
+# What is said of a device where its system tells, and how.
+_ABOUT_DEVICE = (
+    ("driver", "driver {}"),
+    ("gpu_mhz", "{} MHz"),
+    ("memory_mhz", "its memory {} MHz"),
+    ("power_limit_w", "at most {} W"),
+    ("malloc", "{}"),
+)
+
 
 def write_benchmark(found: Benchmark, folder: Path) -> Path:
     """Writes ``README.md``, ``times.csv``, ``results.json`` and the figures.
@@ -71,6 +80,9 @@ def _heading(found: Benchmark) -> str:
     packages = ("python", "jax", "jaxlib", "flax", "torch")
     ran_on = ", ".join(f"{name} {versions[name]}" for name in packages if name in versions)
     cache = max(rate for _, rate in peaks.bandwidths)
+    about = [versions["platform"], f"{versions['cpu_count']} CPUs"]
+    about += [words.format(versions[name]) for name, words in _ABOUT_DEVICE if name in versions]
+    about += [f"precision {peaks.precision}"]
     return f"""\
 # Times on {device}
 
@@ -78,7 +90,7 @@ def _heading(found: Benchmark) -> str:
 {found.command}
 ```
 
-* {versions["platform"]}, {versions["cpu_count"]} CPUs, precision {peaks.precision}
+* {", ".join(about)}
 * {ran_on}
 * measured peaks: {formats.si(peaks.flops)}FLOP/s in matrix products, \
 {formats.si(peaks.bandwidth())}B/s of memory, \

@@ -1,6 +1,7 @@
 """The tables of a benchmark: beside PyTorch, what cutting buys, and what bounds each time."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from tsjax.report import formats
@@ -41,6 +42,7 @@ def engines(found: Benchmark) -> Table:
         place = {"model": row.model, "task": row.task, "batch": row.batch}
         record = records.setdefault((*place.values(),), place | dict.fromkeys(names))
         record[row.engine] = row.median_ms
+        record[f"{row.engine}_j"] = row.energy_j
         if row.engine == "xla":
             record |= {"over_eager": row.over_eager, "over_compiled": row.over_compiled}
     return Table(
@@ -54,6 +56,7 @@ def engines(found: Benchmark) -> Table:
             Column("task", "Task", number=False),
             Column("batch", "Batch", formats.count),
             *(Column(name, f"{name}, ms", _milliseconds) for name in names),
+            *(Column(f"{name}_j", f"{name}, J", _joules) for name in _with_energy(rows)),
             Column("over_eager", "XLA over eager", formats.times),
             Column("over_compiled", "XLA over compiled", formats.times),
         ),
@@ -74,6 +77,7 @@ def cuts(found: Benchmark) -> Table:
             | {name: getattr(row, name) for name in ("params", "flops_ratio", "over_dense")}
             | {"realised": row.realised, "ms": row.median_ms, "dense": dense.median_ms}
             | {"bound": f"{dense.bound}, {row.bound}", "at_most": at_most}
+            | {"dense_j": dense.energy_j, "cut_j": row.energy_j}
         )
     return Table(
         "cuts",
@@ -86,6 +90,11 @@ def cuts(found: Benchmark) -> Table:
             Column("params", "Parameters", formats.si),
             Column("dense", "Dense, ms", _milliseconds),
             Column("ms", "Cut, ms", _milliseconds),
+            *(
+                Column(f"{name}_j", f"{name.capitalize()}, J", _joules)
+                for name in ("dense", "cut")
+                if _with_energy(found.rows)
+            ),
             Column("flops_ratio", "FLOPs", _fewer),
             Column("over_dense", "Speed", formats.times),
             Column("realised", "Realised", formats.ratio),
@@ -126,6 +135,15 @@ def bounds(found: Benchmark) -> Table:
 
 def _milliseconds(value: float | None) -> str:
     return formats.NOTHING if value is None else formats.milliseconds(value)
+
+
+# Three significant digits, too.
+_joules = _milliseconds
+
+
+def _with_energy(rows: Iterable[Row]) -> list[str]:
+    """The engines of which it is known what they draw."""
+    return list(dict.fromkeys(row.engine for row in rows if row.energy_j is not None))
 
 
 def _fewer(value: float | None) -> str:

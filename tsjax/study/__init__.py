@@ -21,7 +21,9 @@ from tsjax.study.speed import (
     Benchmark,
     BenchmarkSettings,
     Row,
+    Timed,
     benchmark,
+    placed,
     summary,
 )
 from tsjax.study.task import Task, claim, describe, set_up
@@ -44,6 +46,7 @@ __all__ = [
     "SparselyTrained",
     "StudySettings",
     "Task",
+    "Timed",
     "TrainSettings",
     "Trained",
     "Tuned",
@@ -59,6 +62,7 @@ __all__ = [
     "forward_costs",
     "ladder",
     "make_contender",
+    "placed",
     "pruner",
     "restore",
     "set_up",

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +150,7 @@ class Row:
       launches_ms: of the call and its kernels.
       bound: which of the three takes longest.
       least_ms: how long that takes.
+      energy_j: joules that the device draws during a call, at rest included.
       over_dense: how many times as fast as the dense variant on the same engine; of single turns,
         the median.
       over_eager: how many times as fast as torch-eager with the same variant, likewise.
@@ -181,6 +182,7 @@ class Row:
     launches_ms: float | None = None
     bound: str | None = None
     least_ms: float | None = None
+    energy_j: float | None = None
     over_dense: float | None = None
     over_eager: float | None = None
     over_compiled: float | None = None
@@ -193,6 +195,18 @@ class Row:
         if self.over_dense is None or not self.flops_ratio:
             return None
         return self.over_dense / self.flops_ratio
+
+
+class Timed(NamedTuple):
+    """A row that has no place on a roofline yet.
+
+    Attributes:
+      row: the time.
+      program: what is known of XLA's program, which itself is freed; None for other engines.
+    """
+
+    row: Row
+    program: costs.Program | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,19 +230,20 @@ class Benchmark:
 
 def benchmark(
     settings: BenchmarkSettings,
-    peaks: costs.Peaks,
     engines: Mapping[str, Engine],
     block: Callable[[Any], Any] = jax.block_until_ready,
-) -> Iterator[Row]:
+    energy: Callable[[], float] | None = None,
+) -> Iterator[Timed]:
     """Times every model, batch size and task: all variants and engines in turns.
 
-    An engine that fails leaves a row that says why.
+    An engine that fails, or would need more memory than there is, leaves a row that says why. Where
+    the rows lie on the device's roofline, :func:`placed` says.
 
     Args:
       settings: what to time.
-      peaks: of the device.
       engines: by name, each of ``settings.engines``.
       block: waits for the result of any engine's call.
+      energy: reads the joules drawn so far, from ``costs.energy_counter``.
     """
     dispatch = costs.measure_dispatch(repeats=100, min_seconds=0.0, max_repeats=100)
     limits: dict[str, Any] = {
@@ -252,11 +267,17 @@ def benchmark(
         rows, runners = {}, {}
         for contender in contenders[model]:
             row = _counted(contender, task, batches[0], settings.precision)
-            for engine in settings.engines:
+            needed = None
+            # XLA's program comes first: it says what memory a call takes before it takes it.
+            for engine in sorted(settings.engines, key=ENGINES.index):
                 key = contender.variant, engine
                 rows[key] = dataclasses.replace(row, engine=engine)
                 try:
+                    _check_room(needed, engine)
                     runner = engines[engine](contender, task, batches)
+                    if runner.program is not None:
+                        needed = runner.program.peak_bytes
+                        _check_room(needed, engine)
                     block(runner.call())
                     runners[key] = runner
                 # What another framework's compiler may raise is anything.
@@ -269,10 +290,35 @@ def benchmark(
         times = dict(zip(runners, samples, strict=True))
         for key, row in rows.items():
             if key in times:
-                row = _timed(row, runners[key], times, peaks, dispatch)
+                row = _timed(row, runners[key], times, dispatch)
+                if energy is not None:
+                    joules = costs.measure_energy(runners[key].call, energy, block=block)
+                    row = dataclasses.replace(row, energy_j=joules)
             if dense := rows.get(("dense", row.engine)):
                 row = dataclasses.replace(row, flops_ratio=dense.flops / row.flops)
-            yield row
+            program = runners[key].program if key in runners else None
+            yield Timed(row, program and dataclasses.replace(program, call=_freed))
+
+
+def _freed(*_: Any) -> Any:
+    raise RuntimeError("the compiled program has been freed: only what is known of it is left")
+
+
+# PyTorch keeps up to three times what XLA's programs keep of a training step.
+_MEMORY_OF_TORCH = 3
+
+
+def _check_room(needed: int | None, engine: str) -> None:
+    """Refuses what would end in the machine's killing the process."""
+    free = costs.free_bytes()
+    if needed is None or free is None:
+        return
+    factor = 1 if engine == "xla" else _MEMORY_OF_TORCH
+    if factor * needed > free:
+        times = "" if factor == 1 else f", and PyTorch up to {factor} times as much"
+        raise MemoryError(
+            f"XLA's program needs {needed / 1e9:.1f} GB{times}; {free / 1e9:.1f} GB are free"
+        )
 
 
 def _counted(contender: Contender, task: str, batch: Sequence[np.ndarray], precision: str) -> Row:
@@ -294,7 +340,6 @@ def _timed(
     row: Row,
     runner: Runner,
     times: Mapping[tuple[str, str], Sequence[float]],
-    peaks: costs.Peaks,
     dispatch: float,
 ) -> Row:
     mine = times[row.variant, row.engine]
@@ -306,10 +351,7 @@ def _timed(
 
     found: dict[str, Any] = {}
     if runner.program is not None:
-        placed = costs.place(row.flops, runner.program, median / 1e3, peaks)
-        found = {"kernels": runner.program.kernels, "bytes_run": placed.bytes}
-        found |= {f"{name}_ms": 1e3 * getattr(placed, name) for name in costs.BOUNDS}
-        found |= {"bound": placed.bound, "least_ms": 1e3 * placed.least}
+        found = {"kernels": runner.program.kernels, "bytes_run": runner.program.xla_bytes}
         found["dispatch_ms"] = 1e3 * dispatch
     return dataclasses.replace(
         row,
@@ -324,6 +366,16 @@ def _timed(
         over_compiled=faster_than((row.variant, "torch-compiled")),
         **found,
     )
+
+
+def placed(timed: Timed, peaks: costs.Peaks) -> Row:
+    """The row with its place on the roofline of its device, where XLA has compiled it."""
+    row, program = timed
+    if row.median_ms is None or program is None:
+        return row
+    place = costs.place(row.flops, program, row.median_ms / 1e3, peaks)
+    found: dict[str, Any] = {f"{name}_ms": 1e3 * getattr(place, name) for name in costs.BOUNDS}
+    return dataclasses.replace(row, **found, bound=place.bound, least_ms=1e3 * place.least)
 
 
 def _batch(config: ForecastConfig, batch: int, seed: int) -> tuple[np.ndarray, ...]:
