@@ -40,13 +40,6 @@ def run(settings: study.BenchmarkSettings) -> study.Benchmark:
     """
     report.require()
     settings = dataclasses.replace(settings, engines=_engines_to_use(settings.engines))
-    engines: dict[str, study.Engine] = {
-        "xla": functools.partial(study.xla, precision=settings.precision)
-    }
-    for name in ("torch-eager", "torch-compiled"):
-        engines[name] = functools.partial(
-            _torch, compiled=name == "torch-compiled", precision=settings.precision
-        )
     folder = Path(settings.out_dir or Path("docs/results") / _slug(costs.device_description()))
     folder.mkdir(parents=True, exist_ok=True)
     largest = 10**6 * settings.peak_mb
@@ -54,7 +47,8 @@ def run(settings: study.BenchmarkSettings) -> study.Benchmark:
     peaks = costs.measure_peaks(settings.precision, arrays=arrays)
     rows: list[study.Timed] = []
     try:
-        for timed in study.benchmark(settings, engines, _block, costs.energy_counter()):
+        energy = costs.energy_counter()
+        for timed in study.benchmark(settings, engines(settings.precision), block, energy):
             print(study.summary(timed.row), flush=True)
             rows.append(timed)
         # What slows a machine for minutes slows one of the two measurements.
@@ -96,6 +90,16 @@ def _engines_to_use(asked: tuple[str, ...]) -> tuple[str, ...]:
     return ("xla",)
 
 
+def engines(precision: str) -> dict[str, study.Engine]:
+    """What can run the models, by name; those of PyTorch import it when they are called."""
+    made: dict[str, study.Engine] = {"xla": functools.partial(study.xla, precision=precision)}
+    for name in ("torch-eager", "torch-compiled"):
+        made[name] = functools.partial(
+            _torch, compiled=name == "torch-compiled", precision=precision
+        )
+    return made
+
+
 def _torch(
     contender: study.Contender,
     task: str,
@@ -129,7 +133,7 @@ def _torch(
     seconds = None
     if compiled:
         began = time.perf_counter()
-        _block(call(*turns[0]))
+        block(call(*turns[0]))
         seconds = time.perf_counter() - began
     index = 0
 
@@ -141,7 +145,7 @@ def _torch(
     return study.Runner(in_turn, seconds)
 
 
-def _block(result: Any) -> None:
+def block(result: Any) -> None:
     """Waits for a result of JAX or torch."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(result, torch.Tensor):

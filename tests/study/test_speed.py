@@ -62,7 +62,7 @@ def test_a_structured_contender_has_its_share_of_the_flops():
         study.make_contender("transformer", config, variant)
         for variant in ("dense", "structured-0.5")
     )
-    batch = module._batch(config, 2, seed=0)
+    batch = study.random_batch(config, 2, seed=0)
     flops = [count(contender, "inference", batch).flops for contender in (dense, cut)]
     assert flops[1] / flops[0] == pytest.approx(0.5, abs=0.02)
     assert trees.size(cut.params) < trees.size(dense.params)
@@ -72,7 +72,7 @@ def test_a_structured_contender_has_its_share_of_the_flops():
 def test_xla_runs_what_is_counted(task):
     config = settings().config("transformer")
     contender = study.make_contender("transformer", config, "dense")
-    batches = [module._batch(config, 2, seed) for seed in range(3)]
+    batches = [study.random_batch(config, 2, seed) for seed in range(3)]
     runner = study.xla(contender, task, batches)
     results = [runner.call() for _ in range(4 if task == "inference" else 1)]
     counted = count(contender, task, batches[0])
@@ -97,7 +97,7 @@ def test_xla_runs_what_is_counted(task):
 def test_bfloat16_halves_what_moves():
     config = settings().config("transformer")
     contender = study.make_contender("transformer", config, "dense")
-    batch = module._batch(config, 2, seed=0)
+    batch = study.random_batch(config, 2, seed=0)
     full, half = (count(contender, "inference", batch, p) for p in ("float32", "bfloat16"))
     assert half.bytes_moved * 2 == full.bytes_moved
     assert study.xla(contender, "inference", [batch], "bfloat16").call().dtype == jnp.bfloat16

@@ -24,6 +24,7 @@ from tsjax.study.speed import (
     Timed,
     benchmark,
     placed,
+    random_batch,
     summary,
 )
 from tsjax.study.task import Task, claim, describe, set_up
@@ -64,6 +65,7 @@ __all__ = [
     "make_contender",
     "placed",
     "pruner",
+    "random_batch",
     "restore",
     "set_up",
     "summary",

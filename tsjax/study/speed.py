@@ -263,7 +263,7 @@ def benchmark(
     }
     for model, batch, task in itertools.product(settings.models, settings.batches, settings.tasks):
         config = settings.config(model)
-        batches = [_batch(config, batch, settings.seed + i) for i in range(3)]
+        batches = [random_batch(config, batch, settings.seed + i) for i in range(3)]
         rows, runners = {}, {}
         for contender in contenders[model]:
             row = _counted(contender, task, batches[0], settings.precision)
@@ -378,7 +378,7 @@ def placed(timed: Timed, peaks: costs.Peaks) -> Row:
     return dataclasses.replace(row, **found, bound=place.bound, least_ms=1e3 * place.least)
 
 
-def _batch(config: ForecastConfig, batch: int, seed: int) -> tuple[np.ndarray, ...]:
+def random_batch(config: ForecastConfig, batch: int, seed: int) -> tuple[np.ndarray, ...]:
     """Four inputs and the target, small random numbers: times don't depend on them."""
     shapes = [*models.input_shapes(config, batch)]
     shapes.append(jax.ShapeDtypeStruct((batch, config.pred_len, config.c_out), jnp.float32))

@@ -1,0 +1,134 @@
+"""Where the time of a model goes, kernel by kernel: XLA's programs beside PyTorch's eager ones.
+
+    python benchmarks/kernels.py [--models=transformer,informer] [--tasks=inference]
+
+At the published sizes, batch 32. Prints, for each model and task, the median milliseconds of a call
+and how they divide, by the share of the profiler's time: matrix products (with what the compiler
+has fused into them) and convolutions, copies (transposes, joins, gathers), and the rest, which is
+sums and element by element. The rate is that of the counted FLOPs over the time in products.
+PyTorch, if it is installed, is profiled after it in the same process.
+"""
+
+import importlib.util
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from experiments import benchmark
+from tsjax import costs, models, study
+
+MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to profile")
+TASKS = flags.DEFINE_list("tasks", ["inference", "training"], "what is profiled")
+CALLS = flags.DEFINE_integer("calls", 5, "calls that are profiled, and as many that are timed")
+
+BATCH = 32
+KINDS = ("products", "copies", "rest")
+
+# Names of operations in HLO and in PyTorch. A fusion is of the first kind that it has an operation
+# of; what only renames memory is of none.
+PRODUCTS = {"dot", "convolution", "addmm", "mm", "bmm", "baddbmm", "mkldnn_convolution",
+            "convolution_backward", "mkldnn_linear"}  # fmt: skip
+WORK = {"add", "subtract", "multiply", "divide", "exponential", "exponential-minus-one", "erf",
+        "tanh", "rsqrt", "sqrt", "power", "log", "negate", "abs", "maximum", "minimum", "reduce",
+        "reduce-window", "select-and-scatter", "sort", "custom-call", "fft", "xor", "compare",
+        "select", "scatter"}  # fmt: skip
+COPIES = {"copy_", "cat", "index", "index_select", "gather", "stack", "_index_put_impl_"}
+
+
+def time_by_kind(runner: study.Runner) -> dict[str, float]:
+    """Seconds of kernels of an XLA program, by kind; those that overlap count each in full."""
+    assert runner.program is not None
+    kind_of = kinds_of(runner.program.call.as_text())  # type: ignore[attr-defined]
+    found = Counter(dict.fromkeys(KINDS, 0.0))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(CALLS.value):
+                benchmark.block(runner.call())
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    name = dict(event.stats).get("hlo_op")
+                    if name in kind_of:
+                        found[kind_of[name]] += event.duration_ns / 1e9 / CALLS.value
+    return found
+
+
+def kinds_of(text: str) -> dict[str, str]:
+    """The kind of each operation of an HLO program's text that is run."""
+    operation = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(")
+    inside: dict[str, set[str]] = {}
+    run: dict[str, tuple[str, str]] = {}
+    current: set[str] = set()
+    for line in text.splitlines():
+        if head := re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(", line):
+            current = inside.setdefault(head[1], set())
+        elif found := operation.match(line):
+            current.add(found[2])
+            called = re.search(r"\bcalls=%?([\w.\-]+)", line)
+            run[found[1]] = (found[2], called[1] if called else "")
+    kinds = {}
+    for name, (opcode, called) in run.items():
+        opcodes = inside.get(called, set()) | {opcode}
+        kinds[name] = "products" if opcodes & PRODUCTS else "rest" if opcodes & WORK else "copies"
+    return kinds
+
+
+def torch_time_by_kind(runner: study.Runner) -> dict[str, float]:
+    """Seconds of PyTorch's operations, by kind."""
+    from torch import profiler
+
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(CALLS.value):
+            benchmark.block(runner.call())
+    found = Counter(dict.fromkeys(KINDS, 0.0))
+    for event in profile.key_averages():
+        name = event.key.removeprefix("aten::")
+        kind = "products" if name in PRODUCTS else "copies" if name in COPIES else "rest"
+        found[kind] += event.self_cpu_time_total / 1e6 / CALLS.value
+    return found
+
+
+def row(name: str, runner: study.Runner, flops: int) -> str:
+    """One line of the table."""
+    limits: dict[str, Any] = {"repeats": CALLS.value, "max_repeats": CALLS.value}
+    samples = costs.sample(
+        runner.call, [()], warmup=2, min_seconds=0.0, block=benchmark.block, **limits
+    )
+    seconds = float(np.median(samples))
+    parts = (time_by_kind if runner.program else torch_time_by_kind)(runner)
+    scale = seconds / sum(parts.values())
+    cells = [f"{1e3 * scale * parts[kind]:,.0f}" for kind in KINDS]
+    rate = flops / (scale * parts["products"]) / 1e9
+    return f"| {name} | {1e3 * seconds:,.0f} | {' | '.join(cells)} | {rate:,.0f} |"
+
+
+def main(_: list[str]) -> None:
+    """Prints one table, and what it was measured on."""
+    engines = benchmark.engines("float32")
+    names = ["xla"] + ["torch-eager"] * (importlib.util.find_spec("torch") is not None)
+    print("| model | task | engine | a call, ms | products | copies | rest | GFLOP/s of products |")
+    print("|---|---|---|---|---|---|---|---|")
+    for model in MODELS.value:
+        config = study.BenchmarkSettings.make().config(model)
+        contender = study.make_contender(model, config, "dense")
+        batches = [study.random_batch(config, BATCH, seed) for seed in range(3)]
+        for task in TASKS.value:
+            training = task == "training"
+            flops = sum(models.product_flops(config, BATCH, train=training).values())
+            for name in names:
+                runner = engines[name](contender, task, batches)
+                print(row(f"{model} | {task} | {name}", runner, flops), flush=True)
+    versions = study.versions()
+    shown = ("cpu_model", "cpu_count", "python", "jax", "flax", "malloc")
+    print(", ".join(f"{key} {versions[key]}" for key in shown if key in versions))
+
+
+if __name__ == "__main__":
+    app.run(main)
