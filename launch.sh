@@ -127,7 +127,7 @@ run_script() {
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${TSJAX_VENV:-$root/.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
-# On a CPU, page faults take up to a quarter of a training step otherwise: docs/performance.md.
+# On a CPU, page faults take up to a third of a training step otherwise: docs/performance.md.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 stamp=$venv/tsjax-stamp
 command=study

@@ -1,12 +1,14 @@
 """Where the time of a model goes, kernel by kernel: XLA's programs beside PyTorch's eager ones.
 
     python benchmarks/kernels.py [--models=transformer,informer] [--tasks=inference]
+    python benchmarks/kernels.py --models=
 
 At the published sizes, batch 32. Prints, for each model and task, the median milliseconds of a call
 and how they divide, by the share of the profiler's time: matrix products (with what the compiler
 has fused into them) and convolutions, copies (transposes, joins, gathers), and the rest, which is
 sums and element by element. The rate is that of the counted FLOPs over the time in products.
-PyTorch, if it is installed, is profiled after it in the same process.
+PyTorch, if it is installed, is profiled after it in the same process. Last come the rates of single
+products, in turns, which is all that is measured without a model.
 """
 
 import importlib.util
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -109,12 +112,35 @@ def row(name: str, runner: study.Runner, flops: int) -> str:
     return f"| {name} | {1e3 * seconds:,.0f} | {' | '.join(cells)} | {rate:,.0f} |"
 
 
+# Rows, contracted, columns: square ones, and those of a feed-forward block at batch 32.
+PRODUCT_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096),
+                  (4608, 512, 512), (4608, 512, 2048), (4608, 2048, 512))  # fmt: skip
+
+
+def product_rates(shape: tuple[int, int, int]) -> list[float]:
+    """GFLOP/s of one product of float32 matrices: XLA's, and PyTorch's if it is there."""
+    rows, contracted, columns = shape
+    rng = np.random.default_rng(0)
+    a, b = (rng.random(sizes, np.float32) for sizes in ((rows, contracted), (contracted, columns)))
+    program = costs.compile_ahead(jnp.matmul, jnp.asarray(a), jnp.asarray(b))
+    calls: list[Any] = [(program.call, [(jnp.asarray(a), jnp.asarray(b))])]
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        calls.append((torch.matmul, [(torch.from_numpy(a), torch.from_numpy(b))]))
+    samples = costs.sample_in_turns(
+        calls, repeats=10, min_seconds=0.2, max_repeats=200, lead=3, block=benchmark.block
+    )
+    return [2e-9 * rows * contracted * columns / float(np.median(taken)) for taken in samples]
+
+
 def main(_: list[str]) -> None:
-    """Prints one table, and what it was measured on."""
+    """Prints both tables, and what they were measured on."""
     engines = benchmark.engines("float32")
     names = ["xla"] + ["torch-eager"] * (importlib.util.find_spec("torch") is not None)
-    print("| model | task | engine | a call, ms | products | copies | rest | GFLOP/s of products |")
-    print("|---|---|---|---|---|---|---|---|")
+    if MODELS.value:
+        print("| model | task | engine | a call, ms | products | copies | rest | GFLOP/s |")
+        print("|---|---|---|---|---|---|---|---|")
     for model in MODELS.value:
         config = study.BenchmarkSettings.make().config(model)
         contender = study.make_contender(model, config, "dense")
@@ -125,6 +151,11 @@ def main(_: list[str]) -> None:
             for name in names:
                 runner = engines[name](contender, task, batches)
                 print(row(f"{model} | {task} | {name}", runner, flops), flush=True)
+    print(f"| product | {' | '.join(f'{name}, GFLOP/s' for name in names)} |")
+    print("|---|" + "---|" * len(names))
+    for shape in PRODUCT_SHAPES:
+        rates = " | ".join(f"{rate:,.0f}" for rate in product_rates(shape))
+        print(f"| {' x '.join(map(str, shape))} | {rates} |", flush=True)
     versions = study.versions()
     shown = ("cpu_model", "cpu_count", "python", "jax", "flax", "malloc")
     print(", ".join(f"{key} {versions[key]}" for key in shown if key in versions))

@@ -47,6 +47,17 @@ def test_forecasts_are_those_of_tsjax(variant):
     np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", [*BRIEF, "wavelets"])
+def test_forecasts_of_16_bits_are_near_those_of_32(variant):
+    module, _, _, inputs, _ = built(variant)
+    tensors = pytorch.tensors(*inputs)
+    want = pytorch.eager(module)(*tensors)
+    got = pytorch.eager(module.to(torch.bfloat16))(*(x.to(torch.bfloat16) for x in tensors))
+    assert got.dtype == torch.bfloat16
+    # Lags and queries may be chosen otherwise where two are nearly alike.
+    assert ((got - want).abs() < 0.1 * want.std()).float().mean() > 0.95
+
+
 # The gradients of the preset tslib are those of the reference cases.
 @pytest.mark.parametrize("variant", BRIEF)
 def test_losses_and_gradients_in_train_mode_are_those_of_tsjax(variant):

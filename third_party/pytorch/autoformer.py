@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from third_party.pytorch.decomposition import DecompositionForecaster, Mixes
+from third_party.pytorch.layers import wide
 from tsjax.models import AutoformerConfig
 from tsjax.models.layers import Heads
 
@@ -37,11 +38,11 @@ class AutoCorrelation(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See the class."""
         length = self.length
-        of_q, of_k = (torch.fft.rfft(x.flatten(2), n=length, dim=1) for x in (q, k))
+        of_q, of_k = (torch.fft.rfft(wide(x.flatten(2)), n=length, dim=1) for x in (q, k))
         # Averaged before the inverse transform, which is linear: one is left of H * E.
         power = (of_q * of_k.conj()).sum(2) * self.scale
         bins = self.points // 2 + 1
-        correlation = torch.fft.irfft(power[:, :bins], n=self.points, dim=1)
+        correlation = torch.fft.irfft(power[:, :bins], n=self.points, dim=1).to(q.dtype)
         shares = correlation.new_zeros(correlation.shape[0], length)
         if self.training:
             chosen = correlation.mean(0).topk(self.count).indices

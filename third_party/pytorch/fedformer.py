@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from third_party.pytorch.decomposition import DecompositionForecaster, Mixes
+from third_party.pytorch.layers import wide
 from third_party.pytorch.wavelets import WaveletBlock, WaveletCross, frequency_attention
 from tsjax.models import FEDformerConfig
 from tsjax.models.fourier import Kept
@@ -68,12 +69,12 @@ class Spectrum(nn.Module):
 
     def read(self, x: Tensor) -> Tensor:
         """The frequencies of a series, [B, L, H, E] -> [B, M, H, E]."""
-        frequencies = torch.fft.rfft(x.flatten(2), dim=1)
+        frequencies = torch.fft.rfft(wide(x.flatten(2)), dim=1)
         return frequencies.index_select(1, self.modes).unflatten(2, x.shape[2:])
 
     def write(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """Frequencies [B, M, H, E], mapped linearly, as a series [B, L, H * V]."""
-        weight = torch.complex(self.weights1, self.weights2)
+        weight = torch.complex(wide(self.weights1), wide(self.weights2))
         if not self.all_usable:
             weight = weight.index_select(3, self.usable)
         y = torch.einsum("bmhe,hevm->bmhv", x, weight)
@@ -83,7 +84,8 @@ class Spectrum(nn.Module):
             y = torch.complex(y.real, y.imag * self.imaginary)
         y = y.flatten(2)
         empty = y.new_zeros(y.shape[0], self.length // 2 + 1, y.shape[2])
-        return torch.fft.irfft(empty.index_copy(1, self.bins, y), n=self.length, dim=1)
+        series = torch.fft.irfft(empty.index_copy(1, self.bins, y), n=self.length, dim=1)
+        return series.to(self.weights1.dtype)
 
 
 def in_context(x: Tensor, context: str) -> Tensor:
@@ -117,7 +119,7 @@ class FourierCross(Spectrum):
     def forward(self, q: Tensor, k: Tensor, v: None) -> Tensor:
         """See the class."""
         del v
-        of_k = torch.fft.rfft(k.flatten(2), dim=1).index_select(1, self.key_modes)
+        of_k = torch.fft.rfft(wide(k.flatten(2)), dim=1).index_select(1, self.key_modes)
         of_k = of_k.unflatten(2, k.shape[2:])
         attended = frequency_attention(self.read(q), of_k, self.activation)
         return in_context(self.write(attended, self.scale), self.context)

@@ -28,6 +28,11 @@ def table(rows: int, width: int) -> Tensor:
     return torch.from_numpy(values).to(torch.get_default_dtype())
 
 
+def wide(x: Tensor) -> Tensor:
+    """In 32 bits at least, as Fourier transforms and complex numbers are on a CPU."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Pointwise(nn.Linear):
     """A linear layer that is saved as the convolution with kernel 1 that checkpoints have.
 

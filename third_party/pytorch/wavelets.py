@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from third_party.pytorch.layers import wide
 from tsjax.models import FEDformerConfig
 from tsjax.models.base import spread
 from tsjax.models.fedformer import MOST_MODES
@@ -89,10 +90,10 @@ class SparseKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, C, K] -> [B, N, C, K]."""
         count = min(self.weights1.shape[2], x.shape[1] // 2 + 1)
-        frequencies = torch.fft.rfft(x.flatten(2), dim=1)[:, :count]
-        weight = torch.complex(self.weights1[..., :count], self.weights2[..., :count])
+        frequencies = torch.fft.rfft(wide(x.flatten(2)), dim=1)[:, :count]
+        weight = torch.complex(*(wide(w[..., :count]) for w in (self.weights1, self.weights2)))
         y = torch.einsum("bmi,iom->bmo", frequencies, weight)
-        return series_of_lowest(y, x.shape[1]).view_as(x)
+        return series_of_lowest(y, x.shape[1]).view_as(x).to(x.dtype)
 
 
 class Multiwavelets(nn.Module):
@@ -195,6 +196,6 @@ class WaveletCross(nn.Module):
         count = min(length // 2, self.modes)
         if count == 0:
             return torch.zeros_like(q)
-        of_q, of_k = (torch.fft.rfft(x, dim=1)[:, :count].transpose(2, 3) for x in (q, k))
+        of_q, of_k = (torch.fft.rfft(wide(x), dim=1)[:, :count].transpose(2, 3) for x in (q, k))
         y = frequency_attention(of_q, of_k, self.activation).transpose(2, 3) * self.scale
-        return series_of_lowest(y, length)
+        return series_of_lowest(y, length).to(q.dtype)

@@ -57,8 +57,11 @@ def engines(found: Benchmark) -> Table:
             Column("batch", "Batch", formats.count),
             *(Column(name, f"{name}, ms", _milliseconds) for name in names),
             *(Column(f"{name}_j", f"{name}, J", _joules) for name in _with_energy(rows)),
-            Column("over_eager", "XLA over eager", formats.times),
-            Column("over_compiled", "XLA over compiled", formats.times),
+            *(
+                Column(f"over_{name}", f"XLA over {name}", formats.times)
+                for name in ("eager", "compiled")
+                if {"xla", f"torch-{name}"} <= {*names}
+            ),
         ),
     )
 

@@ -83,6 +83,6 @@ def _roofs(ax: Axes, found: Benchmark, left: float, right: float) -> None:
     ax.set_yscale("log")
     ax.set_xlim(left, right)
     for axis, write in ((ax.xaxis, canvas.plain), (ax.yaxis, formats.si)):
-        axis.set_major_locator(LogLocator())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _, write=write: write(value)))
