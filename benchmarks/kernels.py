@@ -6,7 +6,7 @@
 At the published sizes, batch 32. Prints, for each model and task, the median milliseconds of a call
 and how they divide, by the share of the profiler's time: matrix products (with what the compiler
 has fused into them) and convolutions, copies (transposes, joins, gathers), and the rest, which is
-sums and element by element. The rate is that of the counted FLOPs over the time in products.
+sums and element by element. The rate is that of tsjax's products, for both, over the time in them.
 PyTorch, if it is installed, is profiled after it in the same process. Last come the rates of single
 products, in turns, which is all that is measured without a model.
 """
@@ -78,6 +78,9 @@ def kinds_of(text: str) -> dict[str, str]:
             run[found[1]] = (found[2], called[1] if called else "")
     kinds = {}
     for name, (opcode, called) in run.items():
+        # What these run has events of its own.
+        if opcode in ("while", "call", "conditional"):
+            continue
         opcodes = inside.get(called, set()) | {opcode}
         kinds[name] = "products" if opcodes & PRODUCTS else "rest" if opcodes & WORK else "copies"
     return kinds
