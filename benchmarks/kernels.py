@@ -12,6 +12,7 @@ products, in turns, which is all that is measured without a model.
 """
 
 import importlib.util
+import itertools
 import re
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ from absl import app, flags
 
 from experiments import benchmark
 from tsjax import costs, models, study
+from tsjax.costs.programs import operations
 
 MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to profile")
 TASKS = flags.DEFINE_list("tasks", ["inference", "training"], "what is profiled")
@@ -47,7 +49,7 @@ COPIES = {"copy_", "cat", "index", "index_select", "gather", "stack", "_index_pu
 def time_by_kind(runner: study.Runner) -> dict[str, float]:
     """Seconds of kernels of an XLA program, by kind; those that overlap count each in full."""
     assert runner.program is not None
-    kind_of = kinds_of(runner.program.call.as_text())  # type: ignore[attr-defined]
+    kind_of = kinds_of(runner.program.call.as_text())
     found = Counter(dict.fromkeys(KINDS, 0.0))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -65,23 +67,15 @@ def time_by_kind(runner: study.Runner) -> dict[str, float]:
 
 def kinds_of(text: str) -> dict[str, str]:
     """The kind of each operation of an HLO program's text that is run."""
-    operation = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(")
-    inside: dict[str, set[str]] = {}
-    run: dict[str, tuple[str, str]] = {}
-    current: set[str] = set()
-    for line in text.splitlines():
-        if head := re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(", line):
-            current = inside.setdefault(head[1], set())
-        elif found := operation.match(line):
-            current.add(found[2])
-            called = re.search(r"\bcalls=%?([\w.\-]+)", line)
-            run[found[1]] = (found[2], called[1] if called else "")
+    computations, _ = operations(text)
+    inside = {name: {opcode for _, opcode, _ in body} for name, body in computations.items()}
     kinds = {}
-    for name, (opcode, called) in run.items():
+    for name, opcode, line in itertools.chain(*computations.values()):
         # What these run has events of its own.
         if opcode in ("while", "call", "conditional"):
             continue
-        opcodes = inside.get(called, set()) | {opcode}
+        called = re.search(r"\bcalls=%?([\w.\-]+)", line)
+        opcodes = {opcode} | (inside[called[1]] if called else set())
         kinds[name] = "products" if opcodes & PRODUCTS else "rest" if opcodes & WORK else "copies"
     return kinds
 

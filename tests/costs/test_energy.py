@@ -24,7 +24,7 @@ class Board:
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """Boards 0 and 1; the second one is asked for by its UUID, too, and "old" tells nothing."""
+    """Boards 0 and 1; the second one is known by its UUID, too."""
     boards = {0: Board(), 1: Board()}
     boards["GPU-1"] = boards[1]
 

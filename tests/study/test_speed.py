@@ -141,6 +141,9 @@ def rows():
     def in_turns(calls, **limits):
         return costs.sample_in_turns(calls, **(limits | {"clock": clock}))
 
+    def joules():
+        return 100.0 * clock.now
+
     def energy_of(call, counter, **limits):
         return costs.measure_energy(call, counter, **(limits | {"clock": clock}))
 
@@ -158,8 +161,7 @@ def rows():
         # Only the clocks are exchanged.
         clocked = {"sample_in_turns": in_turns, "measure_energy": energy_of}
         patch.setattr(module, "costs", types.SimpleNamespace(**(vars(costs) | clocked)))
-        counter = lambda: 100.0 * clock.now  # noqa: E731
-        timed = list(study.benchmark(made, engines, lambda _: None, counter))
+        timed = list(study.benchmark(made, engines, lambda _: None, joules))
     found = [study.placed(one, peaks) for one in timed]
     return {(row.task, row.engine, row.variant): row for row in found}
 
@@ -260,7 +262,16 @@ def test_what_memory_does_not_hold_is_not_begun(monkeypatch, free, run):
     assert {row.engine for row in rows if row.error is None} == run
     if free == 0.5:
         assert rows[0].error.startswith("MemoryError: XLA's program needs 0.0 GB; 0.0 GB are free")
-        assert "and PyTorch up to 3 times as much; 0.0 GB are free" in rows[1].error
+        assert "and PyTorch may need 3 times as much; 0.0 GB are free" in rows[1].error
+
+
+@pytest.mark.parametrize("unknown", ["xla_bytes", "kernels"])
+def test_what_xla_does_not_say_leaves_a_time_without_a_place(rows, unknown):
+    row = dataclasses.replace(rows["inference", "xla", "dense"], bound=None, least_ms=None)
+    about = {"compile_seconds": 1.0, "xla_flops": 1.0, "peak_bytes": 1, "device": PEAKS.device}
+    told = {"xla_bytes": 1e3, "kernels": 10} | {unknown: None}
+    program = costs.Program(call=None, **about, **told)
+    assert study.placed(study.Timed(row, program), PEAKS) == row
 
 
 def test_a_row_in_a_line(rows):

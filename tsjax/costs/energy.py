@@ -50,8 +50,8 @@ def measure_energy(
 
     Args:
       call: takes nothing, compiled already.
-      counter: reads the joules drawn so far, from `energy_counter`. NVML renews it every 20 to 100
-        milliseconds.
+      counter: reads the joules drawn so far, from `energy_counter`. NVML renews it a few
+        times a second or more.
       seconds: how long to go on calling, at least: many times as long as the counter is renewed.
       clock: gives the time in seconds.
       block: waits for a result of a call.

@@ -121,9 +121,26 @@ def peak_bytes(compiled: Any) -> int | None:
 # Operations of an HLO program that are not run: they name, group or reinterpret buffers.
 _NOT_RUN = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(")
-_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([\w\-]+)\(")
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(")
 _LOOP = re.compile(r"\bbody=%?([\w.\-]+)")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+def operations(text: str) -> tuple[dict[str, list[tuple[str, str, str]]], str]:
+    """The operations of an HLO program's text.
+
+    Returns:
+      ``{computation: [(name, opcode, line), ...]}``, and the name of the entry ("" without one).
+    """
+    computations: dict[str, list[tuple[str, str, str]]] = {}
+    entry, current = "", list[tuple[str, str, str]]()
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            current = computations.setdefault(found[1], [])
+            entry = found[1] if line.startswith("ENTRY") else entry
+        elif found := _OPERATION.match(line):
+            current.append((found[1], found[2], line))
+    return computations, entry
 
 
 def kernels(compiled: Any) -> int | None:
@@ -136,18 +153,11 @@ def kernels(compiled: Any) -> int | None:
         text = compiled.as_text()
     except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
         return None
-    computations: dict[str, list[tuple[str, str]]] = {}
-    entry, current = "", list[tuple[str, str]]()
-    for line in (text or "").splitlines():
-        if found := _COMPUTATION.match(line):
-            current = computations.setdefault(found[1], [])
-            entry = found[1] if line.startswith("ENTRY") else entry
-        elif found := _OPERATION.match(line):
-            current.append((found[1], line))
+    computations, entry = operations(text or "")
 
     def run(name: str) -> int:
         total = 0
-        for operation, line in computations[name]:
+        for _, operation, line in computations[name]:
             if operation == "while" and (body := _LOOP.search(line)):
                 turns = _TURNS.search(line)
                 total += run(body[1]) * (int(turns[1]) if turns else 1)

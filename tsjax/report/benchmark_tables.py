@@ -55,8 +55,8 @@ def engines(found: Benchmark) -> Table:
             Column("model", "Model", number=False),
             Column("task", "Task", number=False),
             Column("batch", "Batch", formats.count),
-            *(Column(name, f"{name}, ms", _milliseconds) for name in names),
-            *(Column(f"{name}_j", f"{name}, J", _joules) for name in _with_energy(rows)),
+            *(Column(name, f"{name}, ms", _digits) for name in names),
+            *(Column(f"{name}_j", f"{name}, J", _digits) for name in _with_energy(rows)),
             *(
                 Column(f"over_{name}", f"XLA over {name}", formats.times)
                 for name in ("eager", "compiled")
@@ -91,10 +91,10 @@ def cuts(found: Benchmark) -> Table:
         (
             *_WHICH,
             Column("params", "Parameters", formats.si),
-            Column("dense", "Dense, ms", _milliseconds),
-            Column("ms", "Cut, ms", _milliseconds),
+            Column("dense", "Dense, ms", _digits),
+            Column("ms", "Cut, ms", _digits),
             *(
-                Column(f"{name}_j", f"{name.capitalize()}, J", _joules)
+                Column(f"{name}_j", f"{name.capitalize()}, J", _digits)
                 for name in ("dense", "cut")
                 if _with_energy(found.rows)
             ),
@@ -128,20 +128,17 @@ def bounds(found: Benchmark) -> Table:
             Column("flops", "FLOPs", formats.si),
             Column("bytes", "Bytes", formats.si),
             Column("kernels", "Kernels", formats.count),
-            *(Column(name, title, _milliseconds) for name, title in BOUNDS.items()),
-            Column("ms", "Measured, ms", _milliseconds),
+            *(Column(name, title, _digits) for name, title in BOUNDS.items()),
+            Column("ms", "Measured, ms", _digits),
             Column("attained", "Attained", formats.percent),
             Column("bound", "Bound", number=False),
         ),
     )
 
 
-def _milliseconds(value: float | None) -> str:
+def _digits(value: float | None) -> str:
+    """Three significant digits."""
     return formats.NOTHING if value is None else formats.milliseconds(value)
-
-
-# Three significant digits, too.
-_joules = _milliseconds
 
 
 def _with_energy(rows: Iterable[Row]) -> list[str]:

@@ -304,7 +304,7 @@ def _freed(*_: Any) -> Any:
     raise RuntimeError("the compiled program has been freed: only what is known of it is left")
 
 
-# PyTorch keeps up to three times what XLA's programs keep of a training step.
+# What PyTorch will need is not known beforehand; this is on the safe side.
 _MEMORY_OF_TORCH = 3
 
 
@@ -315,7 +315,7 @@ def _check_room(needed: int | None, engine: str) -> None:
         return
     factor = 1 if engine == "xla" else _MEMORY_OF_TORCH
     if factor * needed > free:
-        times = "" if factor == 1 else f", and PyTorch up to {factor} times as much"
+        times = "" if factor == 1 else f", and PyTorch may need {factor} times as much"
         raise MemoryError(
             f"XLA's program needs {needed / 1e9:.1f} GB{times}; {free / 1e9:.1f} GB are free"
         )
@@ -369,9 +369,11 @@ def _timed(
 
 
 def placed(timed: Timed, peaks: costs.Peaks) -> Row:
-    """The row with its place on the roofline of its device, where XLA has compiled it."""
+    """The row with its place on the roofline, where XLA tells what its program moves and runs."""
     row, program = timed
     if row.median_ms is None or program is None:
+        return row
+    if not program.xla_bytes or program.kernels is None:
         return row
     place = costs.place(row.flops, program, row.median_ms / 1e3, peaks)
     found: dict[str, Any] = {f"{name}_ms": 1e3 * getattr(place, name) for name in costs.BOUNDS}
