@@ -15,22 +15,23 @@ THIRD_PARTY = {
 # What each part may import of tsjax, and of other packages.
 ALLOWED = {
     "wording": (set(), set()),
+    "forecaster": ({"trees"}, {"jax"}),
     "trees": (set(), {"jax"}),
     "work": (set(), {"jax"}),
     "data": ({"wording"}, {"numpy", "pandas"}),
     "pruning": ({"trees", "wording"}, {"jax", "numpy", "optax"}),
     "structure": ({"trees", "wording", "work"}, {"jax", "numpy"}),
     "costs": ({"trees", "wording", "work"}, {"jax", "numpy", "pynvml"}),
-    "models": ({"trees", "wording"}, {"jax", "numpy", "flax"}),
-    "training": ({"pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
+    "models": ({"forecaster", "trees", "wording"}, {"jax", "numpy", "flax"}),
+    "training": ({"forecaster", "pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
     "interop": (
-        {"models", "pruning", "trees", "wording"},
+        {"forecaster", "models", "pruning", "trees", "wording"},
         {"jax", "numpy", "safetensors", "torch"},
     ),
     "study": (
         {
             *("costs", "data", "interop", "models", "pruning", "structure", "training"),
-            *("trees", "wording"),
+            *("forecaster", "trees", "wording"),
         },
         {"jax", "numpy", "optax"},
     ),
