@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from experiments import common
-from tsjax import costs, report, study
+from tsjax import costs, models, report, study
 
 
 def run(settings: study.BenchmarkSettings) -> study.Benchmark:
@@ -119,8 +119,9 @@ def _torch(
     torch._dynamo.config.accumulated_recompile_limit = 10_000
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    variables = {"params": contender.params, **contender.state}
-    module = pytorch.build(contender.model, contender.config, variables).to(device, dtype)
+    forward = models.forward(contender.config)
+    forecaster = models.Forecaster(forward, contender.params, contender.state)
+    module = pytorch.build(forecaster).to(device, dtype)
     turns = [
         tuple(x.to(dtype) for x in pytorch.tensors(*batch, device=device)) for batch in batches
     ]

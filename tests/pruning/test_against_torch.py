@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(
 def params_of(case):
     """A reference model's params, in the precision that both sides rank in."""
     modes = case.group("rand") or None if case.model == "fedformer" else None
-    variables = interop.from_torch(case.model, case.config(), case.group("param"), modes=modes)
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables["params"])
+    made = interop.from_torch(case.config(), case.group("param"), modes=modes)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), made.params)
 
 
 def globally(weights, amount):

@@ -211,7 +211,7 @@ def find_groups(
     again with smaller leaves, each group one unit smaller and about half as large. A group is
     free only if that gives the same program, equation for equation, with the shapes that follow.
     ``fn`` must take its sizes from params for that: for linen modules build the module within
-    ``fn``, or use :func:`tsjax.models.sized_forward`.
+    ``fn``, or use :func:`tsjax.models.forecast`.
 
     Args:
       fn: function of arrays, jitted or not, with any outputs.

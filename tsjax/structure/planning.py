@@ -49,8 +49,8 @@ class _Share:
 class Params(_Share):
     """Target: this share of the dense model's parameters is kept.
 
-    Where the tree has the collections of Flax (``params`` beside others), those under ``params``
-    count; else all leaves that are no integers.
+    Where the tree has ``params`` beside other parts, as a forecaster has, the leaves under
+    ``params`` count; else all leaves that are no integers.
 
     Attributes:
       share: in (0, 1].
@@ -335,7 +335,7 @@ def _measure(groups: Groups, params: PyTree, target: Target) -> Callable[[Mappin
     if isinstance(target, Latency):
         return lambda sizes: target.measure(groups.resized(sizes))
     leaves = {p for p, x in trees.by_path(params).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
-    if isinstance(params, Mapping) and "params" in params:
+    if any(path.startswith("params/") for path in leaves):
         leaves = {path for path in leaves if path.startswith("params/")}
 
     def count(sizes: Mapping[str, int]) -> int:
