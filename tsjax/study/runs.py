@@ -30,9 +30,7 @@ def train(task: Task, folder: Path) -> Trained:
     """Trains the task's model; ``folder`` gets its best weights, its settings and its history."""
     write_saved(task.settings, folder)
     fitted = training.fit(
-        task.forward,
-        task.params,
-        task.state,
+        training.Forecaster(task.forward, task.params, task.state),
         task.windows,
         task.starts("train"),
         task.starts("val"),
@@ -41,7 +39,7 @@ def train(task: Task, folder: Path) -> Trained:
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
     records.write_json(history, folder / TRAINING_FILE)
-    return _tested(task, fitted.params, fitted.state, history)
+    return _tested(task, fitted.forecaster.params, fitted.forecaster.state, history)
 
 
 def restore(task: Task, folder: Path) -> Trained:
