@@ -14,6 +14,11 @@ from tsjax.structure.equations import Axes, Followed
 PyTree = Any
 
 
+def in_params(path: str) -> bool:
+    """Whether a leaf is in the part ``params`` of a tree, as a forecaster's weights are."""
+    return path == "params" or path.startswith("params/")
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the leaves consist of, and the program that uses them.
