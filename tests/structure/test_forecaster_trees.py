@@ -117,6 +117,20 @@ def test_a_mask_is_no_weight():
 
 
 @both
+@pytest.mark.parametrize("make", [structure.taylor, structure.fisher])
+def test_gradients_of_the_weights_alone_will_do(whole, groups, make):
+    factors = jax.tree.map(jnp.sin, whole.params)
+    zeros = jax.tree.map(jnp.zeros_like, whole)
+    scores = make(factors)(groups.free, whole)
+    want = make(dataclasses.replace(zeros, params=factors))(groups.free, whole)
+    for name, each in want.items():
+        assert each.any()
+        np.testing.assert_array_equal(scores[name], each)
+    with pytest.raises(ValueError, match=r"does not match params:\n  bias: "):
+        make({**factors, "bias": jnp.zeros(1)})(groups.free, whole)
+
+
+@both
 def test_a_target_is_met_for_the_weights_alone(whole, groups):
     plan = structure.plan(groups, whole, target=structure.Params(0.5))
     small = structure.slice(whole, plan)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax import trees
+from tsjax.structure.layout import params_in
 from tsjax.structure.planning import Plan
 
 PyTree = Any
@@ -168,7 +168,7 @@ def _map(
 ) -> PyTree:
     """Maps a function of path and leaf over all parts of a tree that are like params."""
     planned = jax.tree.unflatten(plan.groups.structure, list(shapes))
-    patterns = [planned, *_part_named_params(planned)]
+    patterns = [planned, *params_in(planned)]
     found = False
 
     def alike(part: PyTree) -> list[str | None] | None:
@@ -208,12 +208,6 @@ def _map(
             f"{plan.groups.structure}"
         )
     return result
-
-
-def _part_named_params(planned: PyTree) -> list[PyTree]:
-    """The part ``params`` of a tree that is more than params, as a forecaster is."""
-    parts = jax.tree_util.tree_leaves_with_path(planned, is_leaf=lambda x: x is not planned)
-    return [part for key, part in parts if trees.path_of(key) == "params"]
 
 
 def _paths_in(
