@@ -119,7 +119,11 @@ class Equation:
 
     @property
     def line(self) -> str:
-        """The source line; functions that were traced once, as many of JAX's own, know none."""
+        """The source line.
+
+        What JAX has traced before, as many of its own functions, knows none: then that of the
+        equation which holds it.
+        """
         if self._line is None:
             self._line = source_line(self.eqn) or (self.outer.line if self.outer else "")
         return self._line

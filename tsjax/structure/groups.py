@@ -176,9 +176,9 @@ class Groups(Sequence[Group]):
         return self._layout.resized(self.dims(sizes))
 
     def problem(self, sizes: Mapping[str, int]) -> Reason | None:
-        """Why the function does not work with these sizes, as far as one unit is left of a group.
+        """Why the function does not work with these sizes, None if it does.
 
-        Larger sizes have been verified.
+        It is traced only where one unit is left of a group: larger sizes have been verified.
         """
         few = {d: n for d, n in self.dims(sizes).items() if n == 1 < d.size}
         return self._attempt(self.dims(sizes)) if few and self._attempt else None
@@ -302,7 +302,7 @@ def _telling(layout: Layout, member: Member) -> tuple[bool, bool, int]:
 
 
 def _weights(layout: Layout, members: Sequence[Member]) -> int:
-    """How many elements belong to a unit, along one axis or another."""
+    """Counts the elements that belong to a unit; one that lies on two of the axes counts once."""
     dtypes = {path: leaf.dtype for path, leaf in trees.by_path(layout.params).items()}
     free: dict[str, list[int]] = {}
     for member in members:

@@ -141,8 +141,9 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
 
 def _factors(tree: PyTree, params: PyTree, name: str) -> dict[str, np.ndarray]:
     """{path of a leaf of params: factors}, from a tree like params or like its part ``params``."""
+    structure: Any = jax.tree.structure(tree)
     for part in params_in(params):
-        if jax.tree.structure(tree) == jax.tree.structure(part):
+        if structure == jax.tree.structure(part):
             trees.check_same_structure(tree, part, name=name, like_name="params")
             return {f"params/{path}".rstrip("/"): x for path, x in _weights(tree).items()}
     trees.check_same_structure(tree, params, name=name, like_name="params")

@@ -117,8 +117,8 @@ def plan(
         :func:`taylor`, :func:`fisher`, :func:`random`, :func:`activation`, or a function of yours.
       scope: ``uniform`` cuts the same share of every group; ``global`` ranks the units of all
         groups together.
-      round_to: what kept sizes are multiples of, for all groups or by glob, the first that matches
-        holding, as ``{"*:1": 8}``. A group can always stay whole, and a smaller one does.
+      round_to: what kept sizes are multiples of, for all groups or by glob, as ``{"*:1": 8}``, of
+        which the first that matches counts. A group can always stay whole, and a smaller one does.
       minimum: units that every group keeps, or their share where it is a float; for all groups or
         by glob.
       ignore: groups that stay whole.
@@ -204,7 +204,7 @@ class _Cuts:
         self.sizes = [group.size, *(size for size in smaller if size >= least)]
 
     def steps(self, scope: str) -> list[tuple[float, int]]:
-        """(place in the order, size after it) of each cut; places never fall."""
+        """(place in the order, size after it) of each cut, in the order of their places."""
         found, place = [], -np.inf
         for before, size in zip(self.sizes, self.sizes[1:], strict=False):
             if scope == "uniform":
@@ -232,7 +232,7 @@ def _meet(
     kept: dict[str, np.ndarray],
     order: Sequence[tuple[_Cuts, int]],
 ) -> tuple[float, float]:
-    """Makes the first so many cuts, by which the target is met best.
+    """Makes the first of these cuts, as many as bring the quantity closest to the target.
 
     Returns:
       What the target is about, before and after.
