@@ -4,7 +4,8 @@
     mask = pruning.select(scores, density=0.5)
     params = pruning.apply(params, mask)
 
-Three pure functions that work on any params tree, eagerly or inside any jitted step.
+These three functions are pure. They work on any tree of params, eagerly or inside a jitted step.
+``docs/masks.md`` is the guide to them and to the rest of the package.
 """
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
