@@ -23,7 +23,10 @@ ALLOWED = {
     "structure": ({"trees", "wording", "work"}, {"jax", "numpy"}),
     "costs": ({"trees", "wording", "work"}, {"jax", "numpy", "pynvml"}),
     "models": ({"forecaster", "trees", "wording"}, {"jax", "numpy", "flax"}),
-    "training": ({"forecaster", "pruning", "trees", "wording"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
+    "training": (
+        {"forecaster", "pruning", "trees", "wording"},
+        {"jax", "numpy", "optax", "orbax", "tqdm"},
+    ),
     "interop": (
         {"forecaster", "models", "pruning", "trees", "wording"},
         {"jax", "numpy", "safetensors", "torch"},

@@ -41,6 +41,17 @@ def test_every_criterion_gives_exact_masks_of_its_own(criterion):
         assert np.any(leaves(mask) != leaves(pruner().mask(0.3)))
 
 
+def test_another_criterion_is_a_function_and_a_row_of_the_table(monkeypatch):
+    def mostly_the_first(task, trained, batches, where):
+        return jax.tree.map(lambda w: abs(w).at[(0,) * w.ndim].multiply(10), trained.params)
+
+    monkeypatch.setitem(study.CRITERIA, "toy", mostly_the_first)
+    first = [leaf.ravel()[0] for leaf in jax.tree.leaves(pruner(criterion="toy").scores)]
+    assert first == [10 * abs(w.ravel()[0]) for w in jax.tree.leaves(parts()[1].params)]
+    kept, prunable = pruning.count(pruner(criterion="toy").mask(0.3), pruning.kernels)
+    assert kept == prunable - round(0.7 * prunable)
+
+
 def test_the_default_is_the_published_studys_global_magnitude():
     _, trained = parts()
     expected = pruning.select(pruning.magnitude(trained.params), 0.3)
@@ -49,7 +60,7 @@ def test_the_default_is_the_published_studys_global_magnitude():
 
 def test_saliency_is_the_mean_over_calibration_batches():
     task, trained = parts()
-    starts = list(criteria._calibration(task, study.PruneSettings.make(**TINY)))
+    starts = list(criteria.calibration(task, 3))
     assert [len(batch) for batch in starts] == [16] * 3
     rows = np.concatenate(starts)
     assert len(set(rows.tolist())) == 48

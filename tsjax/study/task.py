@@ -1,7 +1,6 @@
 """From settings to a task: the series on the device, and the model that is to forecast it."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,12 +10,8 @@ from tsjax import data, models
 from tsjax.study import records
 from tsjax.study.settings import TrainSettings
 from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
-from tsjax.training.steps import Forward
 
 PyTree = Any
-
-RESULTS = ("settings.json", "test.json", "pruning.json", "sparse.json", "results.json")
-"""Files by which a folder is known to hold a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Task:
     dataset: data.Dataset
     windows: Windows
     config: models.ForecastConfig
-    forward: Forward
+    forward: models.Forward
     params: PyTree
     state: PyTree
 
@@ -59,7 +54,7 @@ class Task:
         return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
 
     def _test(
-        self, forward: Forward, params: PyTree, state: PyTree, mask: PyTree | None
+        self, forward: models.Forward, params: PyTree, state: PyTree, mask: PyTree | None
     ) -> Metrics:
         return evaluate(
             forward,
@@ -124,25 +119,3 @@ def describe(dataset: data.Dataset) -> records.Data:
         windows={part: len(dataset.starts(part)) for part in dataset.parts},
         notes=dataset.notes,
     )
-
-
-def claim(folder: Path) -> Path:
-    """Makes the folder of a run's results, and shows that it can be written.
-
-    Raises:
-      ValueError: if it cannot, or if it holds the results of another run.
-    """
-    held = [name for name in RESULTS if (folder / name).exists()]
-    if held:
-        raise ValueError(f"{folder} holds a run ({', '.join(held)}): choose another --out_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".tsjax-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to the output folder {folder}: {error.strerror}; "
-            "choose another with --out_dir"
-        ) from None
-    return folder
