@@ -29,15 +29,17 @@ Check = Callable[[str, Any], str | None]
 """``check(name, value)`` says what is wrong with a setting's value; None where nothing is."""
 
 
-def setting(default: Any, about: str, *checks: Check) -> Any:
+def setting(default: Any, about: str, *checks: Check, group: str | None = None) -> Any:
     """A field of settings.
 
     Args:
       default: its default.
       about: what it means, for the help of its flag.
       *checks: what its value is checked for, unless it is None.
+      group: the heading in the help for this field and for those after it.
     """
-    return dataclasses.field(default=default, metadata={"about": about, "checks": checks})
+    metadata = {"about": about, "checks": checks, "group": group}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def at_least(least: float) -> Check:

@@ -26,7 +26,12 @@ class BenchmarkSettings:
     script: ClassVar[str] = "benchmark"
 
     models: tuple[str, ...] = setting(
-        tuple(models.MODELS), "models to time", filled, among(models.MODELS), distinct
+        tuple(models.MODELS),
+        "models to time",
+        filled,
+        among(models.MODELS),
+        distinct,
+        group="what is timed",
     )
     variants: tuple[str, ...] = setting(
         ("dense", "structured-0.5", "structured-0.25", "compacted-0.01"),
@@ -51,7 +56,9 @@ class BenchmarkSettings:
     precision: str = setting(
         "float32", f"of the products: {', '.join(costs.PRECISIONS)}", among(costs.PRECISIONS)
     )
-    preset: str = setting("corrected", "whose behaviour is followed: corrected, tslib, paper")
+    preset: str = setting(
+        "corrected", "whose behaviour is followed: corrected, tslib, paper", group="model"
+    )
     size: str = setting(
         "paper", "paper (width 512, Crossformer 256) or small (width 64)", among(SIZES)
     )
@@ -61,13 +68,15 @@ class BenchmarkSettings:
     round_to: int = setting(
         8, "what the widths of structured variants are multiples of", at_least(1)
     )
-    repeats: int = setting(10, "samples of each, at least", at_least(1))
+    repeats: int = setting(10, "samples of each, at least", at_least(1), group="timing")
     min_seconds: float = setting(0.5, "seconds of samples of each, at least", at_least(0))
     peak_mb: int = setting(
         1000, "megabytes that bandwidth is measured with: more than caches hold", at_least(1)
     )
     seed: int = setting(0, "fixes weights and inputs")
-    out_dir: str | None = setting(None, "folder of the results (else a new one below runs/)")
+    out_dir: str | None = setting(
+        None, "folder of the results (else a new one below runs/)", group="output"
+    )
 
     @classmethod
     def make(cls, **given: Any) -> Self:

@@ -28,7 +28,9 @@ class PruneSettings(TrainSettings):
 
     script: ClassVar[str] = "prune"
 
-    checkpoint: str | None = setting(None, "run folder whose trained model is used (else train)")
+    checkpoint: str | None = setting(
+        None, "run folder whose trained model is used (else train)", group="pruning"
+    )
     densities: tuple[float, ...] = setting(
         pruning.ladder(0.8, 10, floor=0.01),
         "densities to test, without fine-tuning",

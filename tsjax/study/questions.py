@@ -40,9 +40,15 @@ class StudySettings(PruneSettings):
 
     script: ClassVar[str] = "study"
 
-    cost_batches: tuple[int, ...] = setting((1, 32), "batch sizes to time", at_least(1))
+    cost_batches: tuple[int, ...] = setting(
+        (1, 32), "batch sizes to time", at_least(1), group="timing"
+    )
     questions: tuple[str, ...] = setting(
-        (), f"what else to ask: {', '.join(QUESTIONS)}", among(QUESTIONS), distinct
+        (),
+        f"what else to ask: {', '.join(QUESTIONS)}",
+        among(QUESTIONS),
+        distinct,
+        group="further questions",
     )
 
 

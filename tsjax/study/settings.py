@@ -49,11 +49,16 @@ class TrainSettings:
     script: ClassVar[str] = "train"
 
     preset: str = setting(
-        "corrected", f"whose behaviour is followed: {', '.join(PRESETS)}", among(PRESETS)
+        "corrected",
+        f"whose behaviour is followed: {', '.join(PRESETS)}",
+        among(PRESETS),
+        group="preset and size (below stand the defaults of corrected and small)",
     )
     size: str = setting("small", f"size of model and schedule: {', '.join(SIZES)}", among(SIZES))
 
-    dataset: str = setting("synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path")
+    dataset: str = setting(
+        "synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path", group="data"
+    )
     data_dir: str | None = setting(None, "folder of the CSV files (else $TSJAX_DATA_DIR)")
     date_column: str = setting("date", "name of the column with the dates")
     channels: tuple[str, ...] = setting((), "columns to use; empty for all")
@@ -61,7 +66,7 @@ class TrainSettings:
     split: str | None = setting(None, "ett_hour, ett_minute or ratio (70/10/20)")
     freq: str | None = setting(None, "frequency of the time marks: s t h d b w m (else the data's)")
 
-    model: str = setting("transformer", "which model")
+    model: str = setting("transformer", f"which model: {', '.join(models.MODELS)}", group="model")
     seq_len: int = setting(96, "steps of the look-back window")
     label_len: int = setting(48, "observed steps that the decoder begins with, at most seq_len")
     pred_len: int = setting(96, "steps to forecast, the horizon")
@@ -85,7 +90,7 @@ class TrainSettings:
     )
     embed: str = setting("timeF", "time embedding: timeF, fixed or learned")
 
-    epochs: int = setting(3, "training epochs, at most")
+    epochs: int = setting(3, "training epochs, at most", group="training")
     batch_size: int = setting(32, "windows per step")
     learning_rate: float = setting(1e-3, "Adam's learning rate at the start")
     lr_decay: float = setting(0.5, "factor on the learning rate after each epoch")
@@ -95,7 +100,9 @@ class TrainSettings:
     drop_last_train: bool = setting(True, "leave out each epoch's last incomplete batch")
     drop_last_test: bool = setting(False, "leave out the last incomplete test batch")
 
-    out_dir: str | None = setting(None, "folder of the results (else a new one below runs/)")
+    out_dir: str | None = setting(
+        None, "folder of the results (else a new one below runs/)", group="output"
+    )
 
     @classmethod
     def make(cls, *, preset: str | None = None, size: str | None = None, **given: Any) -> Self:

@@ -76,7 +76,12 @@ class SparseSettings(TrainSettings):
 
     script: ClassVar[str] = "sparse"
 
-    method: str = setting("pals", f"how the mask is found: {', '.join(METHODS)}", among(METHODS))
+    method: str = setting(
+        "pals",
+        f"how the mask is found: {', '.join(METHODS)}",
+        among(METHODS),
+        group="sparse training",
+    )
     density: float = setting(
         0.2, "share of the prunable weights to keep; pals finds its own", share()
     )
