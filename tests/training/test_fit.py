@@ -110,22 +110,31 @@ def test_the_train_error_is_the_mean_over_the_epochs_steps():
 
 
 @pytest.mark.parametrize(
-    ("full_rate_epochs", "decay", "rates"),
+    ("schedule", "rates"),
     [
-        (1, 0.5, [0.1, 0.05, 0.025, 0.0125]),
-        (2, 0.5, [0.1, 0.1, 0.05, 0.025]),
-        (9, 0.5, [0.1, 0.1, 0.1, 0.1]),
-        (1, 1.0, [0.1, 0.1, 0.1, 0.1]),
+        ({"lr_decay": 0.5}, [0.1, 0.05, 0.025, 0.0125]),
+        ({"lr_decay": 0.5, "full_rate_epochs": 2}, [0.1, 0.1, 0.05, 0.025]),
+        ({"lr_decay": 0.5, "full_rate_epochs": 9}, [0.1, 0.1, 0.1, 0.1]),
+        ({"lr_decay": 1.0}, [0.1, 0.1, 0.1, 0.1]),
+        ({"lr_decay": 0.5, "decay_every": 2}, [0.1, 0.05, 0.05, 0.025]),
+        ({"lr_decay": 0.5, "lr_floor": 0.3}, [0.1, 0.05, 0.03, 0.03]),
     ],
 )
-def test_the_rate_decays_by_the_epoch(full_rate_epochs, decay, rates):
+def test_the_rate_decays_by_the_epoch(schedule, rates):
     # Far from the target the gradient hardly changes, and Adam's step is the rate itself.
-    fitted = fit_constant(
-        0.0, 1e4, 1e4, epochs=4, lr_decay=decay, full_rate_epochs=full_rate_epochs
-    )
+    fitted = fit_constant(0.0, 1e4, 1e4, epochs=4, **schedule)
     np.testing.assert_allclose([epoch.learning_rate for epoch in fitted.epochs], rates, rtol=1e-6)
     assert fitted.best_epoch == 4
     np.testing.assert_allclose(fitted.params["w"], 2 * sum(rates), rtol=1e-3)
+
+
+def test_a_rate_that_halves_every_second_epoch_down_to_a_32nd():
+    fitted = fit_constant(
+        0.0, 1e4, 1e4, epochs=14, lr_decay=0.5, full_rate_epochs=2, decay_every=2, lr_floor=1 / 32
+    )
+    shares = [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16, 1 / 16, *[1 / 32] * 4]
+    rates = [epoch.learning_rate / 0.1 for epoch in fitted.epochs]
+    np.testing.assert_allclose(rates, shares, rtol=1e-6)
 
 
 # Batches.
@@ -316,6 +325,9 @@ def test_a_bar_on_a_terminal_unless_told_otherwise(monkeypatch, progress, shown)
         ("learning_rate", math.inf, "learning_rate must be positive, got inf"),
         ("lr_decay", 0.0, "lr_decay must be in (0, 1], got 0.0"),
         ("lr_decay", 1.5, "lr_decay must be in (0, 1], got 1.5"),
+        ("decay_every", 0, "decay_every must be at least 1, got 0"),
+        ("lr_floor", -0.1, "lr_floor must be in [0, 1], got -0.1"),
+        ("lr_floor", 1.5, "lr_floor must be in [0, 1], got 1.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value, said):
