@@ -9,7 +9,7 @@ Three pure functions that work on any params tree, eagerly or inside any jitted 
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
-from tsjax.pruning.choice import Where, complex_pairs, kernels
+from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
 from tsjax.pruning.inputs import input_squares
@@ -46,6 +46,7 @@ __all__ = [
     "SparseState",
     "Where",
     "Within",
+    "all_kernels",
     "apply",
     "complex_pairs",
     "compress",

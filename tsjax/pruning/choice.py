@@ -25,25 +25,34 @@ _LOOK_UPS = frozenset({"embed", "embedding", "embedder", "token_embedding"})
 
 
 def kernels(path: str, leaf: Any) -> bool:
-    """The default choice of prunable leaves: kernels of rank >= 2, without the output projection.
+    """The default choice of prunable leaves: all kernels but those of the output projection.
 
-    Left out by their name are biases, norms' scales, look-up tables, positions, routers, and the
-    real and imaginary parts of complex weights, which the published study keeps dense too. The
-    output projection is known by its role, a module called ``output_projection``, not by its width.
-    Integer leaves are not weights.
+    The output projection is known by its role, a module called ``output_projection``, not by its
+    width.
 
     Args:
       path: the leaf's path, ``"decoder/layer_0/feed_forward/up/kernel"``.
+      leaf: the leaf; only its rank and dtype are read.
+    """
+    return all_kernels(path, leaf) and OUTPUT_PROJECTION not in _names(path)[:-1]
+
+
+def all_kernels(path: str, leaf: Any) -> bool:
+    """All kernels: leaves of rank >= 2 that linear layers and convolutions multiply by.
+
+    Left out by their name are biases, norms' scales, look-up tables, positions, routers, and the
+    real and imaginary parts of complex weights, which the published study keeps dense too. Integer
+    leaves are not weights.
+
+    Args:
+      path: the leaf's path.
       leaf: the leaf; only its rank and dtype are read.
     """
     *scopes, name = _names(path)
     if name == "weight" and scopes and scopes[-1] in _LOOK_UPS:
         return False
     return (
-        leaf.ndim >= 2
-        and name not in _NOT_KERNELS
-        and OUTPUT_PROJECTION not in scopes
-        and not jnp.issubdtype(leaf.dtype, jnp.integer)
+        leaf.ndim >= 2 and name not in _NOT_KERNELS and not jnp.issubdtype(leaf.dtype, jnp.integer)
     )
 
 

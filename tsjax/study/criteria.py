@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tsjax import pruning
+from tsjax import interop, models, pruning
 from tsjax.study.runs import Trained
 from tsjax.study.settings import PruneSettings, SparseSettings
 from tsjax.study.task import Task
 
 PyTree = Any
+Predicate = Callable[[str, Any], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +25,14 @@ class Pruner:
     Attributes:
       scores: of its weights.
       params: its weights.
-      settings: what is ranked together, in which blocks, and which leaves are pruned.
+      settings: what is ranked together, and in which blocks.
+      where: the prunable leaves.
     """
 
     scores: PyTree
     params: PyTree
     settings: PruneSettings
-
-    @property
-    def where(self) -> pruning.Where:
-        """The prunable leaves."""
-        return prunable(self.settings)
+    where: pruning.Where
 
     def mask(self, density: float) -> PyTree:
         """The mask at a density."""
@@ -49,14 +47,36 @@ class Pruner:
 def pruner(task: Task, trained: Trained, settings: PruneSettings) -> Pruner:
     """Scores a trained model's weights by the criterion that the settings name."""
     scores = CRITERIA[settings.criterion](task, trained, settings)
-    return Pruner(scores, trained.params, settings)
+    return Pruner(scores, trained.params, settings, prunable(task, settings))
 
 
-def prunable(settings: PruneSettings | SparseSettings) -> pruning.Where:
-    """The prunable leaves: kernels, and Fourier weights if asked."""
-    if settings.prune_complex:
-        return (pruning.kernels, pruning.complex_pairs)
+def prunable(task: Task, settings: PruneSettings | SparseSettings) -> pruning.Where:
+    """The prunable leaves: kernels but the exempt ones, and Fourier weights if asked."""
+    where = EXEMPT[settings.exempt](task)
+    return (where, pruning.complex_pairs) if settings.prune_complex else where
+
+
+def _but_the_output_projection(task: Task) -> Predicate:
+    del task
     return pruning.kernels
+
+
+def _but_seven_outputs(task: Task) -> Predicate:
+    return _kernels_but_of(task.settings.model, task.config, 7)
+
+
+@functools.cache
+def _kernels_but_of(name: str, config: models.ForecastConfig, outputs: int) -> Predicate:
+    """The kernels whose layers have another number of outputs in PyTorch.
+
+    There, as in the published study, the heads of an attention block are one axis of outputs.
+    """
+    shapes = interop.torch_shapes(name, config)
+
+    def where(path: str, leaf: Any) -> bool:
+        return pruning.all_kernels(path, leaf) and shapes[path][0] != outputs
+
+    return where
 
 
 def _magnitude(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
@@ -81,10 +101,12 @@ def _fisher(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
 
 
 def _wanda(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
+    where = prunable(task, settings)
+
     @jax.jit
     def squares(params: PyTree, state: PyTree, starts: Array) -> PyTree:
         inputs = task.windows.gather(starts).inputs
-        return pruning.input_squares(task.forward, params, state, *inputs, where=prunable(settings))
+        return pruning.input_squares(task.forward, params, state, *inputs, where=where)
 
     each = [
         squares(trained.params, trained.state, starts) for starts in _calibration(task, settings)
@@ -120,3 +142,9 @@ CRITERIA = {
     "wanda": _wanda,
 }
 """Scores of a trained model's weights, by name."""
+
+EXEMPT = {
+    "output_projection": _but_the_output_projection,
+    "seven_outputs": _but_seven_outputs,
+}
+"""The kernels that are pruned, by what is exempt from it."""

@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "freq": "h",
         "full_rate_epochs": 2,
         "drop_last_test": True,
+        "exempt": "seven_outputs",
         "densities": pruning.ladder(0.8, 9),
         "finetune_densities": (1.0, 0.8**5),
     },
@@ -46,6 +47,8 @@ CRITERIA = ("magnitude", "random", "saliency", "fisher", "wanda")
 
 SCOPES = (*pruning.SCOPES, "erk")
 
+EXEMPT = ("output_projection", "seven_outputs")
+
 SPARSE_METHODS = ("pals", "gradual", "straight_through", "rigl", "set", "static")
 
 _TASK = ("model", "dataset", "pred_len")
@@ -53,6 +56,11 @@ _TASK = ("model", "dataset", "pred_len")
 
 _MODELS_OWN = ("factor", "moving_avg", "version", "modes", "seg_len", "win_size")
 """Settings that only some models have."""
+
+_EXEMPT_MEANS = (
+    "kernels that are never pruned: output_projection (what forecasts), or seven_outputs (every "
+    "layer with 7 outputs, the published study's rule)"
+)
 
 SETTINGS_FILE = "settings.json"
 
@@ -241,6 +249,7 @@ class PruneSettings(TrainSettings):
         "global", "what is ranked together: global, leaf, or erk (each leaf, small ones denser)"
     )
     block: tuple[int, ...] = setting((), "prune whole blocks, e.g. 4,4; empty for single weights")
+    exempt: str = setting("output_projection", _EXEMPT_MEANS)
     prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
     calibration_batches: int = setting(8, "training batches from which weights are scored")
 
@@ -261,7 +270,8 @@ class PruneSettings(TrainSettings):
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.block and min(self.block) < 1:
             found.append(f"block must be sizes of at least 1, got {flag_text(self.block)}")
-        return found + not_among(self, {"criterion": CRITERIA, "scope": SCOPES})
+        options = {"criterion": CRITERIA, "scope": SCOPES, "exempt": EXEMPT}
+        return found + not_among(self, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +286,7 @@ class SparseSettings(TrainSettings):
     exchange_factor: float = setting(1.1, "pals: how much shrinking and growing differ, gamma")
     loss_tolerance: float = setting(1.1, "pals: rise of the validation loss to allow, lambda")
     loss_windows: int = setting(512, "pals: validation windows for its loss; 0 for all")
+    exempt: str = setting("output_projection", _EXEMPT_MEANS)
     prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
 
     def problems(self) -> list[str]:
@@ -289,7 +300,7 @@ class SparseSettings(TrainSettings):
         for name in ("exchange_factor", "loss_tolerance"):
             if not 1 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must be at least 1, got {getattr(self, name):g}")
-        return found + not_among(self, {"method": SPARSE_METHODS})
+        return found + not_among(self, {"method": SPARSE_METHODS, "exempt": EXEMPT})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
       FloatingPointError: if the error is not finite in the first epoch.
     """
     write_saved(settings, folder)
-    where = prunable(settings)
+    where = prunable(task, settings)
     config = settings.fit_config()
     steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
     fitted = training.fit(
