@@ -17,7 +17,7 @@ from jax.extend import core
 from tsjax import trees
 from tsjax.costs.origins import NOWHERE, Origin, leaf
 from tsjax.costs.walking import VIEWS, Products, walk
-from tsjax.work import bytes_of, size_of
+from tsjax.jaxprs import bytes_of, size_of
 
 PyTree = Any
 
@@ -105,7 +105,7 @@ class Count:
 def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
     """Counts the floating-point operations of `fn(params, *inputs)` by tracing it.
 
-    The rules per primitive are in `tsjax.work` and in docs/costs.md. A loop whose length the
+    The rules per primitive are in `tsjax.flop_rules` and in docs/costs.md. A loop whose length the
     program does not fix (`while`) counts one turn, and is listed in `uncounted`; of a `cond`, the
     branch with the most flops counts.
 

@@ -12,12 +12,12 @@ arrays that training needs. The package uses numpy and pandas only::
 
 from tsjax.data.catalogue import Entry, catalogue, find_entry, names
 from tsjax.data.cleaning import MISSING
+from tsjax.data.dataset import EMBEDS, Dataset, prepare
 from tsjax.data.loading import PRESETS, load
 from tsjax.data.series import Series
 from tsjax.data.splits import SPLITS, Part
 from tsjax.data.synthetic import synthetic
 from tsjax.data.timemarks import FREQUENCIES, infer_freq, season, time_features, time_fields
-from tsjax.data.windows import EMBEDS, Dataset, prepare
 
 __all__ = [
     "EMBEDS",

@@ -1,4 +1,4 @@
-"""Where training ends and where validation and test begin.
+"""Splits a series into its training, validation and test parts.
 
 Dimension legend: T rows.
 """
@@ -18,16 +18,17 @@ _MONTHS = {
 }
 
 SPLITS = (*_MONTHS, "ratio")
-"""The split rules: ETT's 12/4/4 months of 30 days (hourly, 15 minutes), 15/3/4 such months hourly
-(Crossformer's authors on ECL), or 70/10/20 per cent."""
+"""The split rules. The first two are ETT's 12, 4 and 4 months of 30 days, for hourly rows and
+for rows of 15 minutes. "months_15_3_4" is 15, 3 and 4 such months of hourly rows, which
+Crossformer's authors take of ECL. "ratio" is 70, 10 and 20 per cent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a data set, as a half-open range of the rows that its windows may touch.
+    """One part of a data set: the range of rows that its windows may touch.
 
-    The validation and test parts begin `seq_len` rows before their border: those rows are input
-    to their first windows and never a target.
+    The validation and test parts begin `seq_len` rows before their border. Those rows are the input
+    of their first windows, and never a target.
 
     Attributes:
       name: 'train', 'val' or 'test'.

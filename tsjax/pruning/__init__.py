@@ -4,7 +4,8 @@
     mask = pruning.select(scores, density=0.5)
     params = pruning.apply(params, mask)
 
-Three pure functions that work on any params tree, eagerly or inside any jitted step.
+These three functions are pure. They work on any tree of params, eagerly or inside a jitted step.
+``docs/masks.md`` is the guide to them and to the rest of the package.
 """
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
@@ -12,7 +13,7 @@ from tsjax.pruning.allocation import erk, uniform, wsap
 from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
-from tsjax.pruning.inputs import input_squares
+from tsjax.pruning.input_norms import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
 from tsjax.pruning.packing import compress, decompress, pack, unpack

@@ -1,7 +1,7 @@
-"""Masks in one bit a weight, and params as their kept values: the forms for storage.
+"""Forms for storage: masks as one bit for each weight, and params as their kept values.
 
-Bits are in row-major order, the first in the highest bit of the first byte, as ``numpy.packbits``
-has them; what is left of the last byte is zero.
+The bits are in row-major order. The first weight has the highest bit of the first byte, as in
+``numpy.packbits``. Bits of the last byte that no weight needs are zero.
 """
 
 import math
@@ -23,7 +23,7 @@ PARTS = ("values", "mask")
 
 
 def pack(mask: PyTree) -> PyTree:
-    """Packs a mask for storage, eight weights to a byte; also inside a jitted function.
+    """Packs a mask for storage, eight weights to a byte. It also works inside a jitted function.
 
     Args:
       mask: tree of bool arrays.
@@ -39,7 +39,7 @@ def pack(mask: PyTree) -> PyTree:
 
 
 def unpack(packed: PyTree, like: PyTree) -> PyTree:
-    """The mask that :func:`pack` packed; also inside a jitted function.
+    """The mask that :func:`pack` packed. It also works inside a jitted function.
 
     Args:
       packed: tree of uint8 arrays. Bits beyond a leaf's last weight are not read.
@@ -49,8 +49,8 @@ def unpack(packed: PyTree, like: PyTree) -> PyTree:
       A tree like ``like`` of bool arrays of its shapes.
 
     Raises:
-      ValueError: if ``packed`` is not of the size that ``like`` asks for, listing every leaf that
-        is not, or if it is not uint8.
+      ValueError: if ``packed`` is not uint8, or does not have the leaves and sizes that ``like``
+        asks for. Every leaf at fault is listed.
     """
     trees.check_same_structure(
         packed,
@@ -68,10 +68,10 @@ def unpack(packed: PyTree, like: PyTree) -> PyTree:
 
 
 def compress(params: PyTree, mask: PyTree) -> PyTree:
-    """The kept weights alone, with what is needed to put them back. Runs on the host.
+    """The kept weights alone, with what is needed to put them back. It runs on the host.
 
-    What pruned weights hold is dropped, and a kept weight may be zero: the mask is stored, not
-    inferred. A complex number is one weight.
+    The values of pruned weights are dropped. A kept weight may be zero, so the mask is stored and
+    not inferred. A complex number is one weight.
 
     Args:
       params: tree of arrays.
@@ -94,7 +94,7 @@ def compress(params: PyTree, mask: PyTree) -> PyTree:
 
 
 def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
-    """The params and the mask that :func:`compress` was given, pruned weights zero.
+    """The params and the mask that :func:`compress` was given. Pruned weights are zero.
 
     Args:
       compressed: as :func:`compress` returns it.
@@ -105,8 +105,8 @@ def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
       Params and mask, trees like ``like`` of numpy arrays. Kept weights come back bit by bit.
 
     Raises:
-      ValueError: if the two do not belong together or contradict themselves, as where the mask
-        does not keep as many weights as there are values; every leaf at fault is listed.
+      ValueError: if ``compressed`` does not fit ``like``, or contradicts itself. It does so if the
+        mask keeps more or fewer weights than there are values. Every leaf at fault is listed.
     """
     problems: list[str] = []
 
@@ -129,7 +129,7 @@ def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def describe(params: PyTree) -> dict[str, dict[str, Any]]:
-    """Maps each leaf's path to its ``dtype`` and ``shape``, in types that JSON has."""
+    """The ``dtype`` and ``shape`` of each leaf by its path, in types that JSON has."""
     return {
         path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
         for path, leaf in trees.by_path(params).items()
@@ -137,10 +137,10 @@ def describe(params: PyTree) -> dict[str, dict[str, Any]]:
 
 
 def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The leaves by path that :func:`describe` described, for one that comes from a file.
+    """The leaves by path, from a description by :func:`describe` that was read from a file.
 
     Raises:
-      ValueError: if it is no such description, naming the paths at fault.
+      ValueError: if it is no such description; the paths at fault are named.
     """
     if not isinstance(description, Mapping):
         raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")

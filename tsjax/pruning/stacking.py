@@ -1,7 +1,8 @@
-"""Several trees of the same shapes as one tree, whose leaves have a leading axis of lanes.
+"""Stacks several trees of the same shapes into one, whose leaves have a leading axis of lanes.
 
-Masks of one model at many densities are such trees, and so are its params from several seeds: what
-is mapped over the lanes, by ``jax.vmap`` or ``jax.lax.map``, is one compiled program for all.
+The masks of one model at many densities are such trees, and so are its params from several seeds.
+A function that is mapped over the lanes, by ``jax.vmap`` or ``jax.lax.map``, is one compiled
+program for all of them.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ PyTree = Any
 
 
 def stack(lanes: Sequence[PyTree]) -> PyTree:
-    """One tree of the lanes' trees, e.g. of the masks of one model.
+    """Stacks trees into one tree, for instance the masks of one model.
 
     Args:
       lanes: R trees of arrays, alike in structure, shapes and dtypes.
@@ -33,7 +34,7 @@ def stack(lanes: Sequence[PyTree]) -> PyTree:
 
 
 def check_alike(lanes: Sequence[PyTree]) -> None:
-    """Raises ValueError as :func:`stack`."""
+    """Raises ValueError if the trees cannot be stacked; see :func:`stack`."""
     if not lanes:
         raise ValueError("there is nothing to stack: pass at least one tree")
     first, *others = map(_signature, lanes)
@@ -50,13 +51,13 @@ def check_alike(lanes: Sequence[PyTree]) -> None:
 
 
 def _signature(lane: PyTree) -> tuple[dict[str, tuple[Any, Any]], str]:
-    """Shape and dtype of each leaf, and the containers."""
+    """The shape and dtype of each leaf, and the structure of the containers."""
     found = {path: (leaf.shape, leaf.dtype) for path, leaf in trees.by_path(lane).items()}
     return found, str(jax.tree.structure(lane))
 
 
 def lanes(stacked: PyTree) -> int:
-    """R, the length of the leading axis of all leaves.
+    """The number of lanes R: the length of the leading axis of all leaves.
 
     Raises:
       ValueError: if the leaves do not agree on it, or if there is no leaf.
@@ -86,9 +87,9 @@ def unstack(stacked: PyTree) -> list[PyTree]:
 
 
 def split(stacked: PyTree, chunk: int) -> list[PyTree]:
-    """Stacks of exactly ``chunk`` lanes each; the last lane is repeated until they come out even.
+    """Splits a stack into stacks of ``chunk`` lanes, the last one filled with its last lane.
 
-    Equal sizes are what lets one program serve all of them.
+    One program serves all of them because their sizes are equal.
 
     Args:
       stacked: leaves ``[R, ...]``.

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from tsjax.jaxprs import bind
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes
@@ -113,18 +114,12 @@ def _evaluate(
         if len(step.bodies) == 1 and step.eqn.primitive.name != "scan":
             outs = _evaluate(step.bodies[0], ins, sites)
         else:
-            outs = [(x, active) for x in _bind(step.eqn, [x for x, _ in ins])]
+            outs = [(x, active) for x in bind(step.eqn, *(x for x, _ in ins))]
         known.update(zip(step.eqn.outvars, outs, strict=True))
         for (array, flag), found in zip(outs, step.outs, strict=True):
             if jnp.issubdtype(array.dtype, jnp.inexact):
                 _note(sites[flag, False], array, found, range(len(found)))
     return [look_up(var) for var in jaxpr.outvars]
-
-
-def _bind(eqn: core.JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
-    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _contracted(step: Step) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ import numpy as np
 from jax.extend import core
 
 from tsjax import trees
+from tsjax.jaxprs import closed
 from tsjax.structure.axes import Axis, Dim
 from tsjax.structure.comparing import DiffersError, check
 from tsjax.structure.equations import Axes
@@ -28,7 +29,7 @@ from tsjax.structure.groups import Groups, find_groups
 from tsjax.structure.layout import places
 from tsjax.structure.options import check_shapes
 from tsjax.structure.planning import Plan, plan
-from tsjax.structure.programs import Program, Step, closed
+from tsjax.structure.programs import Program, Step
 from tsjax.structure.slicing import computed
 from tsjax.structure.slicing import slice as slice_
 from tsjax.structure.zero_rules import Filled, convolved, merged

@@ -11,11 +11,11 @@ import numpy as np
 from jax.extend import core
 from jax.extend.linear_util import WrappedFun
 
+from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes, Reason
 from tsjax.structure.programs import Program, Step, bodies_of, subscripts
-from tsjax.work import shape_of
 
 
 class DiffersError(Exception):
@@ -100,7 +100,7 @@ def _check_step(
             raise DiffersError(step, f"gives shape {have} where {want} follows")
         same[var] = new
     _check_params(step, eqn, sizes)
-    for body, inner in zip(step.bodies, bodies_of(eqn) or (), strict=True):
+    for body, inner in zip(step.bodies, bodies_of(eqn), strict=True):
         check(body, inner, sizes)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from jax.extend import core
 
+from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
 from tsjax.structure.axes import Axis, Dim
-from tsjax.work import shape_of
 
 Axes = tuple[Axis, ...]
 """The axes of one array, an axis of one place being ``ONE``."""

@@ -1,19 +1,19 @@
 """Floating-point operations of a followed program, as a function of its dims' sizes.
 
-The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.work`), without tracing
-again for every size.
+The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.flop_rules`), without
+tracing again for every size.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tsjax.flop_rules import RULES, turns
+from tsjax.jaxprs import closed, needed
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes
-from tsjax.structure.programs import Program, Step, closed, follow
-from tsjax.work import RULES, needed
+from tsjax.structure.programs import Program, Step, follow
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Var:
 
 @dataclass(frozen=True)
 class _Resized:
-    """What the rules of :mod:`tsjax.work` read of an equation."""
+    """What the rules of :mod:`tsjax.flop_rules` read of an equation."""
 
     primitive: Any
     params: Mapping[str, Any]
@@ -94,13 +94,6 @@ def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> No
 
 
 def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
-    name = step.eqn.primitive.name
-    if name in ("reduce", "reduce_window"):
-        return _reduced(step, sizes)
-    rule: Callable[[Any], Any] | None = RULES.get(name)
-    if rule is None:
-        return 0
-
     def resized(variables: Sequence[Any], found: Sequence[Axes]) -> list[_Var]:
         return [
             _Var(_Aval(tuple(axes.size_in(axis, sizes) for axis in each), var.aval.dtype))
@@ -108,25 +101,12 @@ def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
         ]
 
     eqn = step.eqn
-    work = rule(
-        _Resized(
-            eqn.primitive,
-            eqn.params,
-            resized(eqn.invars, step.ins),
-            resized(eqn.outvars, step.outs),
-        )
-    )
+    ins, outs = resized(eqn.invars, step.ins), resized(eqn.outvars, step.outs)
+    sized: Any = _Resized(eqn.primitive, eqn.params, ins, outs)
+    if eqn.primitive.name in ("reduce", "reduce_window"):
+        # The function that it reduces by is one of numbers.
+        turn = follow(closed(eqn.params["jaxpr"]), [()] * (2 * len(step.outs)))
+        return turns(sized) * flops_of(turn)({})
+    rule = RULES.get(eqn.primitive.name)
+    work = rule(sized) if rule else None
     return work.flops if work else 0
-
-
-def _reduced(step: Step, sizes: Mapping[Dim, int]) -> int:
-    """A reduction by a function of its own: the function, as often as it is needed."""
-    before, after = (
-        math.prod(axes.size_in(axis, sizes) for axis in found)
-        for found in (step.ins[0], step.outs[0])
-    )
-    times = max(0, before - after)
-    if step.eqn.primitive.name == "reduce_window":
-        times = after * (math.prod(map(int, step.eqn.params["window_dimensions"])) - 1)
-    turn = follow(closed(step.eqn.params["jaxpr"]), [()] * (2 * len(step.outs)))
-    return times * flops_of(turn)({})

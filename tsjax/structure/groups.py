@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend import core
 
 from tsjax import trees
+from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes, Reason, reason_of
@@ -19,7 +20,6 @@ from tsjax.structure.layout import Layout, places
 from tsjax.structure.programs import Program, all_steps, dims_read, follow, subscripts
 from tsjax.structure.verification import Attempt, settle, trial, uncollected
 from tsjax.wording import near
-from tsjax.work import shape_of
 
 PyTree = Any
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from tsjax.jaxprs import CALLS, bodies
 from tsjax.structure import axes
 from tsjax.structure.axes import Axis, Dim
 from tsjax.structure.equations import Axes, Equation, Reason
@@ -61,11 +62,6 @@ class Program:
     steps: list[Step]
 
 
-def closed(jaxpr: Any) -> core.ClosedJaxpr:
-    """The program as one that brings its constants along."""
-    return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
-
-
 def follow(
     program: core.ClosedJaxpr, ins: Sequence[Axes], outer: Equation | None = None
 ) -> Program:
@@ -87,13 +83,12 @@ def follow(
     steps = []
     for eqn in jaxpr.eqns:
         equation = Equation(eqn, [look_up(var) for var in eqn.invars], outer)
-        inner = bodies_of(eqn)
-        if inner is None:
-            outs, bodies = RULES.get(equation.name, unknown)(equation), list[Program]()
+        if inner := bodies_of(eqn):
+            outs, programs = _NESTED[equation.name](equation, inner)
         else:
-            outs, bodies = _NESTED[equation.name](equation, inner)
+            outs, programs = RULES.get(equation.name, unknown)(equation), []
         known.update(zip(eqn.outvars, outs, strict=True))
-        steps.append(Step(equation, outs, bodies))
+        steps.append(Step(equation, outs, programs))
     return Program(jaxpr, consts, list(ins), [look_up(var) for var in jaxpr.outvars], steps)
 
 
@@ -166,31 +161,16 @@ def _agree(equation: Equation, some: Sequence[Axes], others: Sequence[Axes]) -> 
 _Nested = Callable[[Equation, list[core.ClosedJaxpr]], tuple[list[Axes], list[Program]]]
 
 _NESTED: dict[str, _Nested] = {
-    **dict.fromkeys(
-        (
-            *("jit", "pjit", "remat", "remat2", "checkpoint", "composite", "closed_call"),
-            *("core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"),
-        ),
-        _call,
-    ),
+    **dict.fromkeys(CALLS, _call),
     "scan": _scan,
     "while": _while,
     "cond": _cond,
 }
 
-_WHERE = {"while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 
-
-def bodies_of(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr] | None:
-    """The programs in an equation, None for a primitive that has none that can be followed."""
-    name = eqn.primitive.name
-    if name not in _NESTED or name in RULES:
-        return None
-    found = list[Any]()
-    for key in _WHERE.get(name, ("jaxpr", "call_jaxpr", "call")):
-        value = eqn.params.get(key)
-        found += [] if value is None else value if isinstance(value, tuple) else [value]
-    return [closed(jaxpr) for jaxpr in found] or None
+def bodies_of(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr]:
+    """The programs in an equation that are followed: none where a rule says what becomes of it."""
+    return [] if eqn.primitive.name in RULES else bodies(eqn)
 
 
 def all_steps(program: Program) -> Iterator[Step]:

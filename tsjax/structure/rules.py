@@ -70,7 +70,7 @@ def _merged(eqn: Equation, shape: Sequence[int], operands: Sequence[Axes]) -> Ax
     *("real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt"),
     *("select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin"),
     *("sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "threefry2x32", "xor"),
-    *("zeta", "copy_p", "name", "sharding_constraint", "layout_constraint", "reshard", "mesh_cast"),
+    *("zeta", "name", "sharding_constraint", "layout_constraint", "reshard"),
 )
 def elementwise(eqn: Equation) -> list[Axes]:
     """Every place of the result depends on the same place of the operands."""

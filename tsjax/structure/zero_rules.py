@@ -63,7 +63,7 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 @_rule(
-    *("copy", "copy_p", "name", "sharding_constraint", "layout_constraint", "reshard", "mesh_cast"),
+    *("copy", "name", "sharding_constraint", "layout_constraint", "reshard"),
     *("optimization_barrier", "device_put", "pvary", "stop_gradient", "sort"),
 )
 def _each(_: Step, ins: Sequence[Filled]) -> list[Filled]:

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from tsjax.jaxprs import bind, needed
 from tsjax.structure import rules
 from tsjax.structure.axes import Axis, Dim, dims
 from tsjax.structure.equations import Axes
 from tsjax.structure.programs import Program, Step
 from tsjax.structure.zero_rules import ALONG, RULES, Filled, dtype_of, expanded, merged
-from tsjax.work import needed
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ _BUILT_IN = dict(rules.RULES)
 
 _MOVES = frozenset({
     "broadcast_in_dim", "broadcast_to", "reshape", "squeeze", "transpose", "slice", "rev", "copy",
-    "copy_p", "name", "sharding_constraint", "layout_constraint", "reshard", "mesh_cast",
+    "name", "sharding_constraint", "layout_constraint", "reshard",
 })  # fmt: skip
 """Primitives that hand on the numbers of their operand, and no others."""
 
@@ -236,11 +236,9 @@ def _evaluated(eqn: core.JaxprEqn, values: Sequence[Any]) -> list[Any] | None:
     ]
     # What a primitive does not do for single numbers, as constrain their sharding, is not known.
     try:
-        with eqn.ctx.manager:
-            out = eqn.primitive.bind(*numbers, **eqn.primitive.get_bind_params(eqn.params))
+        outs = bind(eqn, *numbers)
     except Exception:
         return None
-    outs = list(out) if eqn.primitive.multiple_results else [out]
     return None if any(map(_extended, outs)) else [np.asarray(each)[()] for each in outs]
 
 

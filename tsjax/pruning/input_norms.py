@@ -19,9 +19,10 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from tsjax import trees
-from tsjax.pruning import products
+from tsjax.jaxprs import CALLS, bodies
+from tsjax.pruning import weight_rules
 from tsjax.pruning.choice import Where, choose, kernels
-from tsjax.pruning.products import Leaf, Rule, Value, Weight, place, zeros_like
+from tsjax.pruning.weight_rules import Leaf, Rule, Value, Weight, place, zeros_like
 from tsjax.wording import listing
 
 PyTree = Any
@@ -118,7 +119,7 @@ def _run(program: core.ClosedJaxpr, values: Sequence[Value]) -> list[Value]:
 
     for eqn in jaxpr.eqns:
         rule = _RULES.get(eqn.primitive.name)
-        outs = products.apply_rule(rule, eqn, [look_up(var) for var in eqn.invars])
+        outs = weight_rules.apply_rule(rule, eqn, [look_up(var) for var in eqn.invars])
         known.update(zip(eqn.outvars, outs, strict=True))
     return [look_up(var) for var in jaxpr.outvars]
 
@@ -154,9 +155,8 @@ def _give(values: Sequence[Value], squares: dict[int, Array]) -> None:
 
 def _call(eqn: core.JaxprEqn, ins: Sequence[Value]) -> list[Value]:
     """A program that runs once, where it stands."""
-    program = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
-    is_closed = isinstance(program, core.ClosedJaxpr)
-    return _run(program if is_closed else core.ClosedJaxpr(program, ()), ins)
+    (program,) = bodies(eqn)
+    return _run(program, ins)
 
 
 def _scan(eqn: core.JaxprEqn, ins: Sequence[Value]) -> list[Value]:
@@ -266,9 +266,8 @@ def _cond(eqn: core.JaxprEqn, ins: Sequence[Value]) -> list[Value]:
 
 
 _RULES: dict[str, Rule] = {
-    **products.RULES,
-    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint", "composite"), _call),
-    **dict.fromkeys(("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call),
+    **weight_rules.RULES,
+    **dict.fromkeys(CALLS, _call),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

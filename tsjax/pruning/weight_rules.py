@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend import core, source_info_util
 
+from tsjax.jaxprs import CASTS, HANDED_ON, REARRANGED, bind
 from tsjax.wording import listing
 
 
@@ -94,16 +95,8 @@ def _squared(x: Any) -> Array:
     return jnp.square(jnp.asarray(x, _dtype()))
 
 
-def _bind(eqn: core.JaxprEqn, *arrays: Any, **changed: Any) -> list[Any]:
-    """The equation's outputs for these arrays."""
-    params = eqn.primitive.get_bind_params({**eqn.params, **changed})
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*arrays, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _plain(eqn: core.JaxprEqn, ins: Sequence[Value]) -> list[Value]:
-    return [Value(out) for out in _bind(eqn, *(value.data for value in ins))]
+    return [Value(out) for out in bind(eqn, *(value.data for value in ins))]
 
 
 def _same(eqn: core.JaxprEqn, ins: Sequence[Value]) -> list[Value]:
@@ -160,7 +153,7 @@ def _follow(eqn: core.JaxprEqn, ins: Sequence[Value], operands: Sequence[Any]) -
     weights = {i: value.weight for i, value in enumerate(ins) if value.weight}
 
     def moved(entries: dict[int, Array]) -> list[Array]:
-        return _bind(eqn, *(entries.get(i, operand) for i, operand in enumerate(operands)))
+        return bind(eqn, *(entries.get(i, operand) for i, operand in enumerate(operands)))
 
     def giver(which: int) -> Callable[[Array], None]:
         def give(squares: Array) -> None:
@@ -207,7 +200,7 @@ def _met(eqn: core.JaxprEqn, data: Sequence[Any], side: int) -> Array:
     def product(w: Array) -> Array:
         operands = (w, x) if side == 0 else (x, w)
         exact = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": x.dtype}
-        return _bind(eqn, *operands, *data[2:], **exact)[0]
+        return bind(eqn, *operands, *data[2:], **exact)[0]
 
     out, pull = jax.vjp(product, jnp.zeros(shape, x.dtype))
     return pull(jnp.ones_like(out))[0]
@@ -215,26 +208,12 @@ def _met(eqn: core.JaxprEqn, data: Sequence[Any], side: int) -> Array:
 
 # Operations that move, select, scale or multiply weights; any other ends their trail.
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        (
-            *("convert_element_type", "reduce_precision", "copy", "copy_p", "neg", "conj"),
-            *("stop_gradient", "name", "optimization_barrier", "device_put", "pvary"),
-            *("sharding_constraint", "layout_constraint", "reshard"),
-        ),
-        _same,
-    ),
-    **dict.fromkeys(
-        (
-            *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "tile"),
-            *("slice", "dynamic_slice", "gather", "split", "unstack"),
-        ),
-        _linear(slice(1)),
-    ),
-    **dict.fromkeys(("concatenate", "stack"), _linear(slice(None))),
-    **dict.fromkeys(("pad", "dynamic_update_slice"), _linear(slice(2))),
+    **dict.fromkeys((*HANDED_ON, *CASTS, "neg", "conj"), _same),
+    **{name: _linear(places) for name, places in REARRANGED.items()},
+    "gather": _linear(slice(1)),
+    "dynamic_update_slice": _linear(slice(2)),
     # The indices lie between the array and the updates.
     "scatter": _linear(slice(0, 3, 2)),
-    "select_n": _linear(slice(1, None)),
     "complex": _complex,
     **dict.fromkeys(("mul", "div"), _scale),
     **dict.fromkeys(("dot_general", "ragged_dot_general", "conv_general_dilated"), _product),

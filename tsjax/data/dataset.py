@@ -1,4 +1,4 @@
-"""A series made ready for training: split, scaled and marked.
+"""A series made ready for training: split, scaled, and with the time marks of its rows.
 
 Dimension legend: T rows, C channels, F time features, N windows.
 """
@@ -18,12 +18,13 @@ from tsjax.wording import listing, one_of
 _LARGEST_SCALED = float(np.sqrt(np.finfo(np.float32).max)) / 1e6
 
 EMBEDS = ("timeF", "fixed", "learned")
-"""The models' time embeddings: on features, or on look-ups by sinusoidal or learned tables."""
+"""The models' time embeddings. 'timeF' takes time features. 'fixed' and 'learned' look up
+integers, in a sinusoidal or a learned table."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Arrays for training and evaluation; a window is a slice of them.
+    """The arrays for training and evaluation. A window is a slice of them.
 
     A window that starts at row s has the input rows [s, s + seq_len), the target rows
     [s + seq_len, s + seq_len + pred_len), and gives the decoder the marks of the rows
@@ -33,18 +34,18 @@ class Dataset:
       name: the series' name.
       channels: the C channel names.
       freq: the frequency of the marks; one of s t h d b w m a.
-      embed: 'timeF', 'fixed' or 'learned': what the marks hold.
+      embed: 'timeF', 'fixed' or 'learned'; it says what the marks hold.
       notes: what was noticed about the series.
       dates: [T] time stamps.
       values: [T, C] float32, (raw - mean) / scale.
       marks: [T, F] float32: time features, or the integers of `time_fields`.
-      mean: [C] float64, of the training rows, in the series' units.
+      mean: [C] float64, the mean of the training rows, in the series' units.
       scale: [C] float64, the population standard deviation (ddof 0) of the training rows.
       seq_len: input rows of a window.
       label_len: known rows at the start of the decoder's input.
       pred_len: target rows of a window.
-      period: steps in the dominant season, from the series' step and not from `freq`.
-      parts: 'train', 'val' and 'test'.
+      period: steps in the dominant season. It follows from the series' step, not from `freq`.
+      parts: the parts 'train', 'val' and 'test', by name.
     """
 
     name: str
@@ -107,10 +108,10 @@ def prepare(
     freq: str | None = None,
     embed: str = "timeF",
 ) -> Dataset:
-    """Splits, scales and marks a series.
+    """Splits a series, scales it, and makes the time marks of its rows.
 
-    The scaler knows the training rows only: values = (raw - mean) / scale with mean and standard
-    deviation (ddof 0) over the training rows, in float64, then cast to float32.
+    The scaler reads the training rows only: values = (raw - mean) / scale, with mean and standard
+    deviation (ddof 0) over the training rows. It works in float64, and casts the result to float32.
 
     Args:
       series: as `load` or `synthetic` gives it.

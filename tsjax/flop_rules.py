@@ -9,11 +9,13 @@ Floating-point work only: the same operation on integers or booleans is 0 flops.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.extend import core
+
+from tsjax.jaxprs import CASTS, HANDED_ON, REARRANGED, shape_of, size_of
 
 
 class Work(NamedTuple):
@@ -35,40 +37,6 @@ class Work(NamedTuple):
 Rule = Callable[[core.JaxprEqn], Work | None]
 
 NO_WORK = Work()
-
-
-def shape_of(var: Any) -> tuple[int, ...]:
-    """Shape of a jaxpr variable or literal; () where it is not an array (a token)."""
-    return tuple(int(n) for n in getattr(var.aval, "shape", ()))
-
-
-def size_of(var: Any) -> int:
-    """Number of elements of a jaxpr variable or literal."""
-    return math.prod(shape_of(var))
-
-
-def bytes_of(var: Any) -> int:
-    """Bytes of a jaxpr variable or literal; 0 where it is not an array of numbers."""
-    dtype = getattr(var.aval, "dtype", None)
-    return size_of(var) * int(getattr(dtype, "itemsize", 0))
-
-
-def needed(jaxpr: core.Jaxpr, live: Sequence[bool]) -> set[Any]:
-    """The variables on which a live output or an effect depends.
-
-    Args:
-      jaxpr: a program.
-      live: for each output, whether anything uses it.
-    """
-    found = {
-        var
-        for var, used in zip(jaxpr.outvars, live, strict=True)
-        if used and not isinstance(var, core.Literal)
-    }
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(var in found for var in eqn.outvars):
-            found.update(var for var in eqn.invars if not isinstance(var, core.Literal))
-    return found
 
 
 def _is(var: Any, kind: Any) -> bool:
@@ -151,6 +119,13 @@ def window(real: int, complex_: int | None = None) -> Rule:
 def window_size(eqn: core.JaxprEqn) -> int:
     """Number of places in the window of a pooling primitive."""
     return math.prod(int(n) for n in eqn.params["window_dimensions"])
+
+
+def turns(eqn: core.JaxprEqn) -> int:
+    """How often a reduction by a function of its own runs it: `reduce` and `reduce_window`."""
+    if eqn.primitive.name == "reduce_window":
+        return size_of(eqn.outvars[0]) * (window_size(eqn) - 1)
+    return max(0, size_of(eqn.invars[0]) - size_of(eqn.outvars[0]))
 
 
 def scatter(real: int, complex_: int | None = None) -> Rule:
@@ -256,15 +231,12 @@ _ELEMENTWISE: dict[str, tuple[int, int | None]] = {
 )
 
 _NOTHING = (
-    *("eq", "ne", "lt", "le", "gt", "ge", "eq_to", "le_to", "lt_to", "is_finite", "select_n"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "eq_to", "le_to", "lt_to", "is_finite"),
     *("and", "or", "not", "xor", "reduce_and", "reduce_or", "reduce_xor"),
     *("shift_left", "shift_right_arithmetic", "shift_right_logical", "population_count", "clz"),
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "tile", "copy"),
-    *("concatenate", "pad", "stack", "unstack", "split", "slice", "dynamic_slice"),
-    *("dynamic_update_slice", "gather", "scatter", "iota", "copy_p", "name", "stop_gradient"),
-    *("convert_element_type", "bitcast_convert_type", "reduce_precision", "nextafter"),
-    *("real", "imag", "complex", "device_put", "sharding_constraint", "layout_constraint"),
-    *("optimization_barrier", "pvary", "reshard", "create_token", "after_all", "empty"),
+    *(*HANDED_ON, *REARRANGED, *CASTS, "bitcast_convert_type", "nextafter"),
+    *("dynamic_update_slice", "gather", "scatter", "iota", "empty"),
+    *("real", "imag", "complex", "create_token", "after_all"),
     *("random_bits", "random_seed", "random_split", "random_fold_in", "random_clone"),
     *("random_wrap", "random_unwrap", "threefry2x32", "rng_bit_generator", "rng_uniform"),
     *("debug_callback", "debug_print", "platform_index"),
