@@ -110,6 +110,12 @@ def provenance(settings: study.TrainSettings) -> dict[str, Any]:
     }
 
 
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints what is to be known about the data and its errors, one line each."""
+    for note in notes:
+        print(f"note: {note}")
+
+
 def _in_a_line(error: BaseException) -> str:
     """The whole message; of the device's long ones the first line."""
     lines = str(error).splitlines() or [type(error).__name__]

@@ -43,7 +43,7 @@ def run(settings: study.StudySettings) -> records.Study:
 
     result = records.Study(
         **common.provenance(settings),
-        data=study.describe(task.dataset),
+        data=study.describe(task),
         baselines=task.baselines(),
         dense=trained.error,
         training=trained.training,
@@ -57,6 +57,7 @@ def run(settings: study.StudySettings) -> records.Study:
     )
     page = report.write(result, folder)
     print(report.terminal_table(result))
+    common.show_notes(result.data.notes)
     print(f"report: {page}")
     return result
 

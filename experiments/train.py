@@ -17,13 +17,14 @@ from tsjax.study import records
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The test error of the trained model and of the baselines; how to repeat it."""
+    """The test error of the trained model and of the baselines; how to repeat and to read it."""
 
     command: str
     config: dict[str, Any]
     versions: dict[str, str]
     dense: records.Error
     baselines: tuple[records.Error, ...]
+    notes: tuple[str, ...]
 
 
 def run(settings: study.TrainSettings) -> Result:
@@ -35,10 +36,16 @@ def run(settings: study.TrainSettings) -> Result:
     task = study.set_up(settings)
     folder = common.results_folder(settings)
     trained = study.train(task, folder)
-    result = Result(**common.provenance(settings), dense=trained.error, baselines=task.baselines())
+    result = Result(
+        **common.provenance(settings),
+        dense=trained.error,
+        baselines=task.baselines(),
+        notes=task.notes,
+    )
     study.write_json(result, folder / "test.json")
     for error in (result.dense, *result.baselines):
         print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+    common.show_notes(result.notes)
     print(f"run folder: {folder}")
     return result
 

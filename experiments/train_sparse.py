@@ -37,6 +37,7 @@ def run(settings: study.SparseSettings) -> Result:
         **common.provenance(settings),
         dense=dense.error,
         baselines=task.baselines(),
+        notes=task.notes,
         sparse=sparse,
     )
     study.write_json(result, folder / "sparse.json")
@@ -49,6 +50,7 @@ def run(settings: study.SparseSettings) -> Result:
         f"prunable ones; {sparse.sparse_flops / sparse.flops:.1%} of the FLOPs on a machine that "
         "skips zeros"
     )
+    common.show_notes(result.notes)
     print(f"run folder: {folder}")
     return result
 

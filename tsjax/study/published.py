@@ -65,21 +65,22 @@ def protocol(model: str, dataset: str) -> dict[str, Any]:
     """
     if model != "crossformer":
         return {}
-    entry = _entry(dataset)
-    split = _CROSSFORMER_SPLITS.get(entry.name) if entry else None
+    known = entry(dataset)
+    split = _CROSSFORMER_SPLITS.get(known.name) if known else None
     return _CROSSFORMER_RUNS | ({"split": split} if split else {})
 
 
 def lengths(dataset: str) -> dict[str, int]:
     """Look-back, decoder's start and first horizon of a known set's published results."""
-    entry = _entry(dataset)
-    if entry is None:
+    known = entry(dataset)
+    if known is None:
         return {}
-    seq_len, label_len, horizons = entry.seq_len, entry.label_len, entry.horizons
-    return {"seq_len": seq_len, "label_len": label_len, "pred_len": horizons[0]}
+    first = known.horizons[0]
+    return {"seq_len": known.seq_len, "label_len": known.label_len, "pred_len": first}
 
 
-def _entry(dataset: str) -> data.Entry | None:
+def entry(dataset: str) -> data.Entry | None:
+    """The catalogue's entry of the set that a name or a path means, if there is one."""
     return data.find_entry(Path(dataset).name)
 
 
@@ -92,8 +93,8 @@ def sizes(model: str, dataset: str, pred_len: int) -> dict[str, Any]:
         than 96, 192, 336 and 720, Crossformer's look-back and segments stay the defaults.
       pred_len: the horizon.
     """
-    entry = _entry(dataset)
-    name = entry.name if entry else dataset
+    known = entry(dataset)
+    name = known.name if known else dataset
     if model != "crossformer":
         short = {"epochs": 3, "finetune_epochs": 3} if name == "Traffic" else {}
         return COMMON | short

@@ -186,7 +186,11 @@ class Forecast:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The series: its size, split and quirks; ``step_seconds`` is the usual time between rows."""
+    """The series: its size, its split, and notes.
+
+    ``step_seconds`` is the usual time between rows. The notes say what is odd about the series, and
+    what keeps errors on it from being compared with published ones.
+    """
 
     name: str
     channels: tuple[str, ...]
