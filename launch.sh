@@ -112,8 +112,8 @@ why_pip_failed() {
 show_progress() {
   local began=$SECONDS ticks=0 at
   while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-    at=$(sed -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/collecting \1/p' \
-      -e 's/^Installing collected packages.*/installing what was collected/p' "$log" | tail -n 1)
+    at=$(sed -n -e '/^Obtaining/,$ {' -e 's/^Collecting \([A-Za-z0-9._-]*\).*/collecting \1/p' \
+      -e 's/^Installing collected packages.*/installing what was collected/p' -e '}' "$log" | tail -n 1)
     at="$((SECONDS - began)) s: ${at:-preparing}"
     if [[ -n $erase_line ]]; then
       printf '%b  %s' "$erase_line" "$at" >&2
@@ -216,7 +216,8 @@ setup() {
   show_progress &
   progress=$!
   [[ -z $python ]] || make_venv "$python"
-  if "$venv/bin/python" -m pip install --disable-pip-version-check --retries 2 \
+  # By a variable, since pip starts others of its kind, which do not get its flags.
+  if PIP_RETRIES=${PIP_RETRIES:-2} "$venv/bin/python" -m pip install --disable-pip-version-check \
     -e "${root}[$extra$cuda]" >>"$log" 2>&1; then
     printf '%s\n' "$pyproject $extra$cuda" >"$stamp"
   else

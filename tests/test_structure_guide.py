@@ -10,7 +10,7 @@ from conftest import ROOT
 from guides import Guide, code, name_of
 
 from tsjax import costs, models, structure
-from tsjax.structure.rules import RULES
+from tsjax.structure.primitives import PRIMITIVES
 
 GUIDE = Guide("docs/structure.md")
 FORECASTERS, CHOOSING = ("The forecasters", 0), ("Choosing what to cut", 0)
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("as_a_user_has_it")
 
 @pytest.fixture(autouse=True, scope="module")
 def _rules_as_they_were():
-    before = dict(RULES)
+    before = dict(PRIMITIVES)
     yield
-    RULES.clear()
-    RULES.update(before)
+    PRIMITIVES.clear()
+    PRIMITIVES.update(before)
 
 
 @pytest.mark.parametrize("block", GUIDE.blocks, ids=name_of)

@@ -12,7 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from tsjax import structure
-from tsjax.structure.rules import RULES
+from tsjax.structure.primitives import PRIMITIVES
 
 HERE = Path(__file__).name
 
@@ -225,9 +225,8 @@ def test_an_unknown_primitive_freezes_and_is_named_with_its_line():
     )
 
 
-def test_a_registered_rule_makes_it_free(monkeypatch):
-    monkeypatch.setattr("tsjax.structure.rules.RULES", RULES)
-    before = dict(RULES)
+def test_a_registered_rule_makes_it_free():
+    before = dict(PRIMITIVES)
     try:
 
         @structure.rule("test_double")
@@ -242,8 +241,8 @@ def test_a_registered_rule_makes_it_free(monkeypatch):
         # 2 units, each twice the sum of 4 ones.
         np.testing.assert_array_equal(with_double(small, jnp.ones((1, 4))), [[16] * 3])
     finally:
-        RULES.clear()
-        RULES.update(before)
+        PRIMITIVES.clear()
+        PRIMITIVES.update(before)
     assert structure.find_groups(with_double, WIDE, X).free == ()
 
 

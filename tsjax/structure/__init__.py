@@ -11,7 +11,7 @@ from tsjax.structure.equations import Equation, Reason
 from tsjax.structure.groups import Group, Groups, Member, explain, find_groups
 from tsjax.structure.importance import Importance, fisher, l1, l2, norm, random, taylor
 from tsjax.structure.planning import Flops, Latency, Params, Plan, plan, rounds
-from tsjax.structure.rules import rule
+from tsjax.structure.primitives import rule
 from tsjax.structure.slicing import scatter, slice, zero  # noqa: A004
 
 __all__ = [

@@ -13,11 +13,11 @@ from jax.extend import core
 from tsjax import trees
 from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
-from tsjax.structure.axes import Dim
-from tsjax.structure.equations import Axes, Reason, reason_of
-from tsjax.structure.flops import Flops, flops_of
-from tsjax.structure.layout import Layout, places
-from tsjax.structure.programs import Program, all_steps, dims_read, follow, subscripts
+from tsjax.structure.axes import Dim, places
+from tsjax.structure.equations import Axes, Followed, Reason, reason_of
+from tsjax.structure.flops import FlopCount, count_flops
+from tsjax.structure.following import all_equations, dims_read, follow, subscripts
+from tsjax.structure.layout import Layout
 from tsjax.structure.verification import Attempt, settle, trial, uncollected
 from tsjax.wording import near
 
@@ -137,20 +137,20 @@ class Groups(Sequence[Group]):
             return self._flops(self.dims(sizes))
         program = self._trace(self.dims(sizes))
         ins = [tuple(map(Dim, shape_of(var))) for var in program.jaxpr.invars]
-        return flops_of(follow(program, ins))({})
+        return count_flops(follow(program, ins))({})
 
     @functools.cached_property
-    def _flops(self) -> Flops:
-        return flops_of(self._layout.program)
+    def _flops(self) -> FlopCount:
+        return count_flops(self._layout.followed)
 
     @functools.cached_property
     def _reorders(self) -> bool:
-        return any(subscripts(step.eqn) for step in all_steps(self._layout.program))
+        return any(subscripts(each.eqn) for each in all_equations(self._layout.followed))
 
     @property
-    def program(self) -> Program:
-        """The function's program, followed."""
-        return self._layout.program
+    def followed(self) -> Followed:
+        """The function's program, with the axes of all its arrays."""
+        return self._layout.followed
 
     def dim(self, name: str) -> Dim:
         """The unknown of the analysis that a group is."""
@@ -238,10 +238,10 @@ def find_groups(
         for i, var in enumerate(program.jaxpr.invars[len(leaves) :])
     ]
     layout = Layout(structs, leaves, follow(program, [*leaves.values(), *others]))
-    for i, found in enumerate(layout.program.outs):
+    for i, found in enumerate(layout.followed.outs):
         for at, axis in enumerate(found):
             axes.freeze(axis, Reason("output", i, at))
-    read = dims_read(layout.program)
+    read = dims_read(layout.followed)
     for dim in layout.dims():
         if dim.frozen is None and dim not in read:
             dim.frozen = Reason("unread", detail="what would be cut is read by no equation")
@@ -252,7 +252,7 @@ def find_groups(
     def trace(sizes: Mapping[Dim, int]) -> core.ClosedJaxpr:
         return jax.make_jaxpr(fn)(layout.resized(sizes), *shapes)
 
-    attempt = functools.partial(trial, trace, layout.program)
+    attempt = functools.partial(trial, trace, layout.followed)
     if verify:
         settle(layout, attempt)
     known: dict[Any, Dim] = {}

@@ -10,9 +10,8 @@ from jax.extend import core
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim, Sum
 from tsjax.structure.comparing import DiffersError, check, check_outputs
-from tsjax.structure.equations import Reason, line_of
+from tsjax.structure.equations import Followed, Reason, line_of
 from tsjax.structure.layout import Layout
-from tsjax.structure.programs import Program
 
 Attempt = Callable[[Mapping[Dim, int]], Reason | None]
 """Why a function does not work with these sizes of dims, None if it does."""
@@ -32,23 +31,23 @@ def uncollected() -> Iterator[None]:
 
 def trial(
     trace: Callable[[Mapping[Dim, int]], core.ClosedJaxpr],
-    program: Program,
+    followed: Followed,
     sizes: Mapping[Dim, int],
 ) -> Reason | None:
     """Why the function does not work with other sizes, None if it does.
 
     Args:
       trace: traces the function with these sizes.
-      program: what was followed.
+      followed: the program of the function.
       sizes: the dims that have another size, and which.
     """
     try:
         other = trace(sizes)
         if any(size < _least(dim.size) for dim, size in sizes.items()):
             # Axes of one place are broadcast, and programs for them differ: it must do if it runs.
-            check_outputs(program, other)
+            check_outputs(followed, other)
         else:
-            check(program, other, sizes)
+            check(followed, other, sizes)
     except DiffersError as differs:
         return differs.reason
     # What a function may raise for a shape that it does not expect is anything.

@@ -65,9 +65,12 @@ _EXEMPT_MEANS = (
 SETTINGS_FILE = "settings.json"
 
 
-def setting(default: Any, about: str) -> Any:
-    """A field of settings, with what its flag's help says."""
-    return dataclasses.field(default=default, metadata={"about": about})
+def setting(default: Any, about: str, group: str | None = None) -> Any:
+    """A field of settings, with what its flag's help says.
+
+    A ``group`` is the heading in the help for this field and for those after it.
+    """
+    return dataclasses.field(default=default, metadata={"about": about, "group": group})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +79,16 @@ class TrainSettings:
 
     script: ClassVar[str] = "train"
 
-    preset: str = setting("corrected", f"whose behaviour is followed: {', '.join(PRESETS)}")
+    preset: str = setting(
+        "corrected",
+        f"whose behaviour is followed: {', '.join(PRESETS)}",
+        group="preset and size (below stand the defaults of corrected and small)",
+    )
     size: str = setting("small", f"size of model and schedule: {', '.join(SIZES)}")
 
-    dataset: str = setting("synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path")
+    dataset: str = setting(
+        "synthetic", "synthetic, a known set (ETTh1), or a CSV's name or path", group="data"
+    )
     data_dir: str | None = setting(None, "folder of the CSV files (else $TSJAX_DATA_DIR)")
     date_column: str = setting("date", "name of the column with the dates")
     channels: tuple[str, ...] = setting((), "columns to use; empty for all")
@@ -87,7 +96,7 @@ class TrainSettings:
     split: str | None = setting(None, f"{', '.join(data.SPLITS)} (else the data set's)")
     freq: str | None = setting(None, "frequency of the time marks: s t h d b w m (else the data's)")
 
-    model: str = setting("transformer", "which model")
+    model: str = setting("transformer", f"which model: {', '.join(models.MODELS)}", group="model")
     seq_len: int = setting(96, "steps of the look-back window")
     label_len: int = setting(48, "observed steps that the decoder begins with, at most seq_len")
     pred_len: int = setting(96, "steps to forecast, the horizon")
@@ -111,7 +120,7 @@ class TrainSettings:
     )
     embed: str = setting("timeF", "time embedding: timeF, fixed or learned")
 
-    epochs: int = setting(3, "training epochs, at most")
+    epochs: int = setting(3, "training epochs, at most", group="training")
     batch_size: int = setting(32, "windows per step")
     learning_rate: float = setting(1e-3, "Adam's learning rate at the start")
     lr_decay: float = setting(0.5, "factor on the learning rate at each decay")
@@ -123,7 +132,9 @@ class TrainSettings:
     drop_last_train: bool = setting(True, "leave out each epoch's last incomplete batch")
     drop_last_test: bool = setting(False, "leave out the last incomplete test batch")
 
-    out_dir: str | None = setting(None, "folder of the results (else a new one below runs/)")
+    out_dir: str | None = setting(
+        None, "folder of the results (else a new one below runs/)", group="output"
+    )
 
     @classmethod
     def make(cls, *, preset: str | None = None, size: str | None = None, **given: Any) -> Self:
@@ -235,7 +246,9 @@ class PruneSettings(TrainSettings):
 
     script: ClassVar[str] = "prune"
 
-    checkpoint: str | None = setting(None, "run folder whose trained model is used (else train)")
+    checkpoint: str | None = setting(
+        None, "run folder whose trained model is used (else train)", group="pruning"
+    )
     densities: tuple[float, ...] = setting(
         pruning.ladder(0.8, 10, floor=0.01), "densities to test, without fine-tuning"
     )
@@ -280,7 +293,9 @@ class SparseSettings(TrainSettings):
 
     script: ClassVar[str] = "sparse"
 
-    method: str = setting("pals", f"how the mask is found: {', '.join(SPARSE_METHODS)}")
+    method: str = setting(
+        "pals", f"how the mask is found: {', '.join(SPARSE_METHODS)}", group="sparse training"
+    )
     density: float = setting(0.2, "share of the prunable weights to keep; pals finds its own")
     mask_every: int = setting(20, "steps between changes of the mask")
     exchange_factor: float = setting(1.1, "pals: how much shrinking and growing differ, gamma")
@@ -309,7 +324,7 @@ class StudySettings(PruneSettings):
 
     script: ClassVar[str] = "study"
 
-    cost_batches: tuple[int, ...] = setting((1, 32), "batch sizes to time")
+    cost_batches: tuple[int, ...] = setting((1, 32), "batch sizes to time", group="timing")
 
     def problems(self) -> list[str]:
         """Says what is wrong with the values that data and model do not check themselves."""

@@ -31,7 +31,7 @@ class BenchmarkSettings:
 
     script: ClassVar[str] = "benchmark"
 
-    models: tuple[str, ...] = setting(tuple(models.MODELS), "models to time")
+    models: tuple[str, ...] = setting(tuple(models.MODELS), "models to time", group="what is timed")
     variants: tuple[str, ...] = setting(
         ("dense", "structured-0.5", "structured-0.25", "compacted-0.01"),
         "dense; structured-SHARE, narrower, to a share of the FLOPs; compacted-DENSITY, pruned by "
@@ -43,17 +43,21 @@ class BenchmarkSettings:
     tasks: tuple[str, ...] = setting(TASKS, f"what is timed: {', '.join(TASKS)}")
     batches: tuple[int, ...] = setting((1, 3, 32, 256, 1024), "windows a call")
     precision: str = setting("float32", f"of the products: {', '.join(costs.PRECISIONS)}")
-    preset: str = setting("corrected", "whose behaviour is followed: corrected, tslib, paper")
+    preset: str = setting(
+        "corrected", "whose behaviour is followed: corrected, tslib, paper", group="model"
+    )
     size: str = setting("paper", "paper (width 512, Crossformer 256) or small (width 64)")
     seq_len: int = setting(96, "steps of the look-back window")
     label_len: int = setting(48, "observed steps that the decoder begins with")
     pred_len: int = setting(96, "steps to forecast, the horizon")
     round_to: int = setting(8, "what the widths of structured variants are multiples of")
-    repeats: int = setting(10, "samples of each, at least")
+    repeats: int = setting(10, "samples of each, at least", group="timing")
     min_seconds: float = setting(0.5, "seconds of samples of each, at least")
     peak_mb: int = setting(1000, "megabytes that bandwidth is measured with: more than caches hold")
     seed: int = setting(0, "fixes weights and inputs")
-    out_dir: str | None = setting(None, "folder of the results (else docs/results/DEVICE)")
+    out_dir: str | None = setting(
+        None, "folder of the results (else docs/results/DEVICE)", group="output"
+    )
 
     @classmethod
     def make(cls, **given: Any) -> Self:

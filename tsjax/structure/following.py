@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,57 +13,13 @@ from jax.extend import core
 from tsjax.jaxprs import CALLS, bodies
 from tsjax.structure import axes
 from tsjax.structure.axes import Axis, Dim
-from tsjax.structure.equations import Axes, Equation, Reason
-from tsjax.structure.rules import RULES, unknown
-
-
-@dataclass
-class Step:
-    """An equation that was followed.
-
-    Attributes:
-      equation: the equation, with the axes of its operands.
-      outs: axes of its results.
-      bodies: the programs in it, followed for this equation.
-    """
-
-    equation: Equation
-    outs: list[Axes]
-    bodies: list["Program"]
-
-    @property
-    def eqn(self) -> core.JaxprEqn:
-        """What was followed."""
-        return self.equation.eqn
-
-    @property
-    def ins(self) -> list[Axes]:
-        """Axes of the operands."""
-        return self.equation.ins
-
-
-@dataclass
-class Program:
-    """A program that was followed.
-
-    Attributes:
-      jaxpr: the program.
-      consts: values and axes of its constants.
-      ins: axes of its inputs.
-      outs: axes of its outputs.
-      steps: its equations.
-    """
-
-    jaxpr: core.Jaxpr
-    consts: list[tuple[Any, Axes]]
-    ins: list[Axes]
-    outs: list[Axes]
-    steps: list[Step]
+from tsjax.structure.equations import Axes, Equation, Followed, Reason
+from tsjax.structure.primitives import PRIMITIVES, UNKNOWN
 
 
 def follow(
     program: core.ClosedJaxpr, ins: Sequence[Axes], outer: Equation | None = None
-) -> Program:
+) -> Followed:
     """Follows axes through a program.
 
     Args:
@@ -80,16 +35,16 @@ def follow(
     def look_up(var: Any) -> Axes:
         return _axes_of_constant(var.val) if isinstance(var, core.Literal) else known[var]
 
-    steps = []
+    equations = []
     for eqn in jaxpr.eqns:
         equation = Equation(eqn, [look_up(var) for var in eqn.invars], outer)
         if inner := bodies_of(eqn):
-            outs, programs = _NESTED[equation.name](equation, inner)
+            equation.outs, equation.bodies = _NESTED[equation.name](equation, inner)
         else:
-            outs, programs = RULES.get(equation.name, unknown)(equation), []
-        known.update(zip(eqn.outvars, outs, strict=True))
-        steps.append(Step(equation, outs, programs))
-    return Program(jaxpr, consts, list(ins), [look_up(var) for var in jaxpr.outvars], steps)
+            equation.outs = PRIMITIVES.get(equation.name, UNKNOWN).axes(equation)
+        known.update(zip(eqn.outvars, equation.outs, strict=True))
+        equations.append(equation)
+    return Followed(jaxpr, consts, list(ins), [look_up(var) for var in jaxpr.outvars], equations)
 
 
 def _axes_of_constant(value: Any) -> Axes:
@@ -114,13 +69,13 @@ def _uniform(value: Any, axis: int) -> bool:
 # Programs within equations.
 
 
-def _call(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
+def _call(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Followed]]:
     """A program that runs once."""
     body = follow(inner[0], equation.ins, equation)
     return body.outs, [body]
 
 
-def _scan(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
+def _scan(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Followed]]:
     """What is scanned or stacked has one place per turn; what is carried agrees in all turns."""
     first = equation.params["num_consts"] + equation.params["num_carry"]
     for operand in range(first, len(equation.ins)):
@@ -133,7 +88,7 @@ def _scan(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes]
     return [*carry, *((turns, *found) for found in body.outs[len(carry) :])], [body]
 
 
-def _while(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
+def _while(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Followed]]:
     """What is carried agrees in all turns."""
     n_cond = equation.params["cond_nconsts"]
     first = n_cond + equation.params["body_nconsts"]
@@ -144,7 +99,7 @@ def _while(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes
     return carry, [condition, body]
 
 
-def _cond(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Program]]:
+def _cond(equation: Equation, inner: list[core.ClosedJaxpr]) -> tuple[list[Axes], list[Followed]]:
     """All branches give results with the same axes."""
     branches = [follow(branch, equation.ins[1:], equation) for branch in inner]
     for other in branches[1:]:
@@ -158,7 +113,7 @@ def _agree(equation: Equation, some: Sequence[Axes], others: Sequence[Axes]) -> 
             equation.same(a, b)
 
 
-_Nested = Callable[[Equation, list[core.ClosedJaxpr]], tuple[list[Axes], list[Program]]]
+_Nested = Callable[[Equation, list[core.ClosedJaxpr]], tuple[list[Axes], list[Followed]]]
 
 _NESTED: dict[str, _Nested] = {
     **dict.fromkeys(CALLS, _call),
@@ -170,15 +125,15 @@ _NESTED: dict[str, _Nested] = {
 
 def bodies_of(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr]:
     """The programs in an equation that are followed: none where a rule says what becomes of it."""
-    return [] if eqn.primitive.name in RULES else bodies(eqn)
+    return [] if eqn.primitive.name in PRIMITIVES else bodies(eqn)
 
 
-def all_steps(program: Program) -> Iterator[Step]:
+def all_equations(followed: Followed) -> Iterator[Equation]:
     """The equations of a program and of those within."""
-    for step in program.steps:
-        yield step
-        for body in step.bodies:
-            yield from all_steps(body)
+    for equation in followed.equations:
+        yield equation
+        for body in equation.bodies:
+            yield from all_equations(body)
 
 
 def subscripts(eqn: core.JaxprEqn) -> str:
@@ -203,19 +158,13 @@ _PRODUCTS = frozenset({
 })  # fmt: skip
 
 
-def dims_read(program: Program) -> set[Dim]:
+def dims_read(followed: Followed) -> set[Dim]:
     """The dims over which a program sums, takes the maximum, or the like.
 
     What is only sliced off is not read, nor is what no equation touches.
     """
     found: set[Dim] = set()
-    for step in program.steps:
-        for body in step.bodies:
-            found |= dims_read(body)
-        if not step.bodies and step.eqn.primitive.name != "slice":
-            left, gone = (
-                {dim for each in arrays for axis in each for dim in axes.dims(axis)}
-                for arrays in (step.outs, step.ins)
-            )
-            found |= gone - left
+    for equation in all_equations(followed):
+        if not equation.bodies and equation.name != "slice":
+            found |= equation.gone
     return found
