@@ -131,6 +131,12 @@ def show(*errors: study.records.Error) -> None:
         print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
 
 
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints what is to be known about the data and its errors, one line each."""
+    for note in notes:
+        print(f"note: {note}")
+
+
 def wrong_flag(error: flags.Error, values: flags.FlagValues) -> str:
     """What is wrong with the command line, in a line."""
     if isinstance(error, flags.UnrecognizedFlagError):

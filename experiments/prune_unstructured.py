@@ -29,6 +29,7 @@ def run(settings: study.PruneSettings) -> records.PruneResult:
         **results.provenance(settings),
         dense=trained.error,
         baselines=task.baselines(),
+        notes=task.notes,
         ladder=ladder,
         finetuned=tuple(t.record for t in tuned),
         warnings=warnings,
@@ -49,6 +50,7 @@ def _show(result: records.PruneResult) -> None:
         print(f"density {rung.density:<8.4f} test MSE {rung.mse:.4f}  MAE {rung.mae:.4f}{after}")
     for warning in result.warnings:
         print(f"WARNING: {warning}")
+    common.show_notes(result.notes)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def run(settings: study.StudySettings) -> records.Study:
 
     result = records.Study(
         **results.provenance(settings),
-        data=study.describe(task.dataset),
+        data=study.describe(task),
         baselines=task.baselines(),
         dense=trained.error,
         training=trained.training,
@@ -59,6 +59,7 @@ def run(settings: study.StudySettings) -> records.Study:
     )
     page = report.write(result, folder.path)
     print(report.terminal_table(result))
+    common.show_notes(result.data.notes)
     print(f"report: {page}")
     return result
 

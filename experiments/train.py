@@ -22,10 +22,14 @@ def run(settings: study.TrainSettings) -> records.TrainResult:
     folder = common.task_folder(settings)
     trained = study.train(task, folder.path)
     result = records.TrainResult(
-        **results.provenance(settings), dense=trained.error, baselines=task.baselines()
+        **results.provenance(settings),
+        dense=trained.error,
+        baselines=task.baselines(),
+        notes=task.notes,
     )
     results.write_json(result, folder.test)
     common.show(result.dense, *result.baselines)
+    common.show_notes(result.notes)
     print(f"run folder: {folder.path}")
     return result
 

@@ -28,6 +28,7 @@ def run(settings: study.SparseSettings) -> records.SparseResult:
         **results.provenance(settings),
         dense=dense.error,
         baselines=task.baselines(),
+        notes=task.notes,
         sparse=sparse,
     )
     results.write_json(result, folder.sparse)
@@ -39,6 +40,7 @@ def run(settings: study.SparseSettings) -> records.SparseResult:
         f"prunable ones; {sparse.sparse_flops / sparse.flops:.1%} of the FLOPs on a machine that "
         "skips zeros"
     )
+    common.show_notes(result.notes)
     print(f"run folder: {folder.path}")
     return result
 

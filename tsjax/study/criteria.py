@@ -33,11 +33,6 @@ def calibration(task: Task, batches: int) -> Iterator[Array]:
         yield jnp.asarray(starts[i * step :: wanted * step][:size])
 
 
-def prunable(*, prune_complex: bool) -> pruning.Where:
-    """Which leaves are pruned: kernels, and Fourier weights if asked."""
-    return (pruning.kernels, pruning.complex_pairs) if prune_complex else pruning.kernels
-
-
 def _magnitude(
     task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where
 ) -> PyTree:

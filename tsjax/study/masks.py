@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from tsjax import pruning, training
 from tsjax.settings import among, at_least, distinct, filled, setting, share
 from tsjax.study import records
-from tsjax.study.criteria import CRITERIA, calibration, prunable
+from tsjax.study.criteria import CRITERIA, calibration
 from tsjax.study.folder import RunFolder
+from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
 from tsjax.study.settings import TrainSettings
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
@@ -56,6 +57,7 @@ class PruneSettings(TrainSettings):
     block: tuple[int, ...] = setting(
         (), "prune whole blocks, e.g. 4,4; empty for single weights", at_least(1)
     )
+    exempt: str = setting("output_projection", EXEMPT_MEANS, among(EXEMPT))
     prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
     calibration_batches: int = setting(
         8, "training batches from which weights are scored", at_least(1)
@@ -69,17 +71,14 @@ class Pruner:
     Attributes:
       scores: of its weights.
       params: its weights.
-      settings: what is ranked together, in which blocks, and which leaves are pruned.
+      settings: what is ranked together, and in which blocks.
+      where: the prunable leaves.
     """
 
     scores: PyTree
     params: PyTree
     settings: PruneSettings
-
-    @property
-    def where(self) -> pruning.Where:
-        """The prunable leaves."""
-        return prunable(prune_complex=self.settings.prune_complex)
+    where: pruning.Where
 
     def mask(self, density: float) -> PyTree:
         """The mask at a density."""
@@ -94,9 +93,9 @@ class Pruner:
 def pruner(task: Task, trained: Trained, settings: PruneSettings) -> Pruner:
     """Scores a trained model's weights by the criterion that the settings name."""
     batches = calibration(task, settings.calibration_batches)
-    where = prunable(prune_complex=settings.prune_complex)
+    where = prunable(task, settings.exempt, prune_complex=settings.prune_complex)
     scores = CRITERIA[settings.criterion](task, trained, batches, where)
-    return Pruner(scores, trained.params, settings)
+    return Pruner(scores, trained.params, settings, where)
 
 
 @dataclasses.dataclass(frozen=True)

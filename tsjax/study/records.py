@@ -185,7 +185,11 @@ class Forecast:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The series: its size, split and quirks; ``step_seconds`` is the usual time between rows."""
+    """The series: its size, its split, and notes.
+
+    ``step_seconds`` is the usual time between rows. The notes say what is odd about the series, and
+    what keeps errors on it from being compared with published ones.
+    """
 
     name: str
     channels: tuple[str, ...]
@@ -205,10 +209,12 @@ class TrainResult(Result):
     Attributes:
       dense: the trained model.
       baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
     """
 
     dense: Error
     baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +224,7 @@ class PruneResult(Result):
     Attributes:
       dense: the trained model.
       baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
       ladder: errors by density.
       finetuned: errors after fine-tuning.
       warnings: what went wrong without stopping the run, one sentence each.
@@ -225,6 +232,7 @@ class PruneResult(Result):
 
     dense: Error
     baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
     ladder: tuple[Rung, ...]
     finetuned: tuple[FineTuning, ...]
     warnings: tuple[str, ...]
@@ -237,11 +245,13 @@ class SparseResult(Result):
     Attributes:
       dense: the model trained dense.
       baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
       sparse: the model trained sparse.
     """
 
     dense: Error
     baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
     sparse: SparseTraining
 
 

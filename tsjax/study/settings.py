@@ -6,10 +6,11 @@ much is computed. A field that is given beats both. Each question adds settings 
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tsjax import models, pruning, results, settings
+from tsjax import data, models, pruning, results, settings
 from tsjax.settings import among, setting
 from tsjax.study import published
 from tsjax.study.folder import RunFolder
@@ -24,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "freq": "h",
         "full_rate_epochs": 2,
         "drop_last_test": True,
+        "exempt": "seven_outputs",
         "densities": pruning.ladder(0.8, 9),
         "finetune_densities": (1.0, 0.8**5),
     },
@@ -63,7 +65,7 @@ class TrainSettings:
     date_column: str = setting("date", "name of the column with the dates")
     channels: tuple[str, ...] = setting((), "columns to use; empty for all")
     missing: str | None = setting(None, "missing values: error, previous or linear")
-    split: str | None = setting(None, "ett_hour, ett_minute or ratio (70/10/20)")
+    split: str | None = setting(None, f"{', '.join(data.SPLITS)} (else the data set's)")
     freq: str | None = setting(None, "frequency of the time marks: s t h d b w m (else the data's)")
 
     model: str = setting("transformer", f"which model: {', '.join(models.MODELS)}", group="model")
@@ -93,8 +95,10 @@ class TrainSettings:
     epochs: int = setting(3, "training epochs, at most", group="training")
     batch_size: int = setting(32, "windows per step")
     learning_rate: float = setting(1e-3, "Adam's learning rate at the start")
-    lr_decay: float = setting(0.5, "factor on the learning rate after each epoch")
-    full_rate_epochs: int = setting(1, "epochs before the decay begins")
+    lr_decay: float = setting(0.5, "factor on the learning rate at each decay")
+    full_rate_epochs: int = setting(1, "epochs before the first decay")
+    decay_every: int = setting(1, "epochs from one decay to the next")
+    lr_floor: float = setting(0.0, "least learning rate, as a share of the one at the start")
     patience: int = setting(3, "epochs without improvement before training stops")
     seed: int = setting(0, "fixes initialisation, shuffling and dropout")
     drop_last_train: bool = setting(True, "leave out each epoch's last incomplete batch")
@@ -123,11 +127,12 @@ class TrainSettings:
             one_of("preset", preset, PRESETS)
             size = size or PRESETS[preset].get("size", "small")
             one_of("size", size, SIZES)
-            task = {n: given.get(n, getattr(cls, n)) for n in _TASK}
+            task = {n: given.get(n, usual) for n, usual in _usual_task(preset, given).items()}
             base = _implied(preset, size, **task) | {"preset": preset, "size": size}
         values = base | given
-        if "label_len" not in values:
-            values["label_len"] = min(cls.label_len, values.get("seq_len", cls.seq_len))
+        if "label_len" not in given:
+            usual = base.get("label_len", cls.label_len)
+            values["label_len"] = min(usual, values.get("seq_len", cls.seq_len))
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: value for name, value in values.items() if name in names})
 
@@ -169,6 +174,8 @@ class TrainSettings:
             learning_rate=self.learning_rate,
             lr_decay=self.lr_decay,
             full_rate_epochs=self.full_rate_epochs,
+            decay_every=self.decay_every,
+            lr_floor=self.lr_floor,
             patience=self.patience,
             seed=self.seed,
             drop_last=self.drop_last_train,
@@ -183,7 +190,7 @@ class TrainSettings:
             task = {n: getattr(self, n) for n in _TASK}
             plain = type(self).make(preset=self.preset, size=self.size, **task)
             usual = {"preset": "corrected", "size": PRESETS[self.preset].get("size", "small")}
-            usual |= {n: getattr(type(self), n) for n in _TASK}
+            usual |= _usual_task(self.preset, task)
             flags = {n: getattr(self, n) for n in usual if getattr(self, n) != usual[n]}
         return settings.command(self.script, flags | settings.differing(self, plain))
 
@@ -229,13 +236,24 @@ def _of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 def _implied(preset: str, size: str, *, model: str, dataset: str, pred_len: int) -> dict[str, Any]:
     """What a preset and a size fill in for a task."""
-    implied = PRESETS[preset] | (
-        published.sizes(model, dataset, pred_len) if size == "paper" else {}
-    )
-    if preset == "paper" and model == "crossformer":
-        # Its own repository, which the study took it from, counts the last test batch.
-        implied["drop_last_test"] = False
-    return implied
+    implied = PRESETS[preset] | _lengths(preset, dataset)
+    if preset == "paper":
+        implied |= published.protocol(model, dataset)
+    if size == "paper":
+        implied |= published.sizes(model, dataset, pred_len)
+    return implied | {"pred_len": pred_len}
+
+
+def _usual_task(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The model, the data set and the horizon where none are given."""
+    usual = {name: getattr(TrainSettings, name) for name in _TASK}
+    lengths = _lengths(preset, given.get("dataset", usual["dataset"]))
+    return usual | {name: lengths[name] for name in _TASK if name in lengths}
+
+
+def _lengths(preset: str, dataset: str) -> dict[str, int]:
+    """The lengths of the published results on a data set, where the preset follows these."""
+    return {} if preset == "corrected" else published.lengths(dataset)
 
 
 def _value(text: str) -> Any:

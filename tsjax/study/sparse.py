@@ -13,8 +13,8 @@ from jax import Array
 from tsjax import costs, pruning, results, training, trees
 from tsjax.settings import among, at_least, setting, share
 from tsjax.study import records
-from tsjax.study.criteria import prunable
 from tsjax.study.folder import RunFolder
+from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
 from tsjax.study.settings import TrainSettings, write_saved
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
@@ -95,6 +95,7 @@ class SparseSettings(TrainSettings):
     loss_windows: int = setting(
         512, "pals: validation windows for its loss; 0 for all", at_least(0)
     )
+    exempt: str = setting("output_projection", EXEMPT_MEANS, among(EXEMPT))
     prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
 
 
@@ -121,7 +122,7 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     """
     run = RunFolder(folder)
     write_saved(settings, run)
-    where = prunable(prune_complex=settings.prune_complex)
+    where = prunable(task, settings.exempt, prune_complex=settings.prune_complex)
     config = settings.fit_config()
     steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
     fitted = training.fit(

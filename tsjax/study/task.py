@@ -8,6 +8,7 @@ import numpy as np
 
 from tsjax import data, models
 from tsjax.study import records
+from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
 from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
 
@@ -35,6 +36,11 @@ class Task:
     forward: models.Forward
     params: PyTree
     state: PyTree
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the series, and what keeps errors on it from being compared."""
+        return (*self.dataset.notes, *incomparable(self.settings, self.dataset))
 
     def starts(self, part: str) -> np.ndarray:
         """First rows of a part's windows."""
@@ -106,8 +112,9 @@ def set_up(settings: TrainSettings) -> Task:
     return Task(s, dataset, Windows.of(dataset), config, models.forward(model), params, state)
 
 
-def describe(dataset: data.Dataset) -> records.Data:
-    """The record of a data set."""
+def describe(task: Task) -> records.Data:
+    """The record of a task's data set."""
+    dataset = task.dataset
     return records.Data(
         name=dataset.name,
         channels=dataset.channels,
@@ -117,5 +124,5 @@ def describe(dataset: data.Dataset) -> records.Data:
         freq=dataset.freq,
         step_seconds=float(np.median(np.diff(dataset.dates.to_numpy()) / np.timedelta64(1, "s"))),
         windows={part: len(dataset.starts(part)) for part in dataset.parts},
-        notes=dataset.notes,
+        notes=task.notes,
     )
