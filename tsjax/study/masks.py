@@ -175,16 +175,13 @@ def _fine_tune(
     masks = {density: pruner.mask(density) for density in checkpoints}
     lanes = [
         training.Lane(
-            trained.params,
-            trained.state,
-            mask,
+            training.Forecaster(task.forward, trained.params, trained.state, mask),
             checkpoint=checkpoints[density],
             label=f"fine-tune at {density:.3g}",
         )
         for density, mask in masks.items()
     ]
     fits = training.fit_many(
-        task.forward,
         lanes,
         task.windows,
         task.starts("train"),
@@ -199,8 +196,9 @@ def _fine_tune(
 
 
 def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
-    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
-    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), fitted.params, fitted.mask)
+    tuned = fitted.forecaster
+    error = task.test(tuned.params, tuned.state, mask=tuned.mask)
+    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), tuned.params, tuned.mask)
     record = records.FineTuning(
         rung,
         error.mse,
@@ -208,7 +206,7 @@ def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
         sum(int(n) for n in jax.tree.leaves(revived)),
         records.Training(fitted.epochs, fitted.best_epoch, fitted.ended),
     )
-    return Tuned(fitted.params, fitted.state, fitted.mask, record)
+    return Tuned(tuned.params, tuned.state, tuned.mask, record)
 
 
 def _rungs(
@@ -218,12 +216,10 @@ def _rungs(
     if not masks:
         return ()
     errors = training.evaluate_many(
-        task.forward,
-        trained.params,
-        trained.state,
+        training.Forecaster(task.forward, trained.params, trained.state),
+        pruning.stack(list(masks.values())),
         task.windows,
         task.starts("test"),
-        masks=pruning.stack(list(masks.values())),
         batch_size=task.settings.batch_size,
         drop_last=task.settings.drop_last_test,
     )

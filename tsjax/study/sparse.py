@@ -126,9 +126,7 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     config = settings.fit_config()
     steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
     fitted = training.fit(
-        task.forward,
-        task.params,
-        task.state,
+        training.Forecaster(task.forward, task.params, task.state),
         task.windows,
         task.starts("train"),
         task.starts("val"),
@@ -140,9 +138,10 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
     results.write_json(history, run.training)
-    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
-    record = _record(task, settings.method, fitted, error, history, where)
-    return SparselyTrained(fitted.params, fitted.state, fitted.mask, record)
+    found = fitted.forecaster
+    error = task.test(found.params, found.state, mask=found.mask)
+    record = _record(task, settings.method, found, error, history, where)
+    return SparselyTrained(found.params, found.state, found.mask, record)
 
 
 def ask(
@@ -159,7 +158,7 @@ def ask(
 def _record(
     task: Task,
     method: str,
-    fitted: training.Fitted,
+    found: training.Forecaster,
     error: training.Metrics,
     history: records.Training,
     where: pruning.Where,
@@ -168,16 +167,16 @@ def _record(
         return task.forward(params, state, *inputs)[0]
 
     inputs = task.windows.gather(jnp.asarray(task.starts("test")[:1])).inputs
-    count = costs.count(run, fitted.params, fitted.state, *inputs)
-    kept, prunable = pruning.count(fitted.mask, where)
+    count = costs.count(run, found.params, found.state, *inputs)
+    kept, prunable = pruning.count(found.mask, where)
     return records.SparseTraining(
         method=method,
         kept=kept,
         prunable=prunable,
-        nonzero=sum(n for n, _ in pruning.summary(fitted.mask).values()),
-        params=trees.size(fitted.params),
+        nonzero=sum(n for n, _ in pruning.summary(found.mask).values()),
+        params=trees.size(found.params),
         flops=count.flops,
-        sparse_flops=count.sparse_flops(fitted.mask),
+        sparse_flops=count.sparse_flops(found.mask),
         mse=error.mse,
         mae=error.mae,
         training=history,

@@ -10,7 +10,7 @@ from tsjax import data, models
 from tsjax.study import records
 from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
-from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
+from tsjax.training import Forecaster, Metrics, Windows, evaluate, repeat_last, seasonal_naive
 
 PyTree = Any
 
@@ -48,27 +48,22 @@ class Task:
 
     def test(self, params: PyTree, state: PyTree, *, mask: PyTree | None = None) -> Metrics:
         """Error on the test windows."""
-        return self._test(self.forward, params, state, mask)
+        return self._test(Forecaster(self.forward, params, state, mask))
 
     def baselines(self) -> tuple[records.Error, ...]:
         """Errors of repeating the last value, and the last season if the look-back holds one."""
         horizon, period = self.dataset.pred_len, self.dataset.period
-        forwards = {"repeat last": repeat_last(horizon)}
+        naive = {"repeat last": repeat_last(horizon)}
         if 1 < period <= self.dataset.seq_len:
-            forwards["seasonal naive"] = seasonal_naive(horizon, period)
-        found = {name: self._test(forward, {}, {}, None) for name, forward in forwards.items()}
+            naive["seasonal naive"] = seasonal_naive(horizon, period)
+        found = {name: self._test(forecaster) for name, forecaster in naive.items()}
         return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
 
-    def _test(
-        self, forward: models.Forward, params: PyTree, state: PyTree, mask: PyTree | None
-    ) -> Metrics:
+    def _test(self, forecaster: Forecaster) -> Metrics:
         return evaluate(
-            forward,
-            params,
-            state,
+            forecaster,
             self.windows,
             self.starts("test"),
-            mask=mask,
             batch_size=self.settings.batch_size,
             drop_last=self.settings.drop_last_test,
         )

@@ -29,9 +29,7 @@ def train(task: Task, folder: Path) -> Trained:
     run = RunFolder(folder)
     write_saved(task.settings, run)
     fitted = training.fit(
-        task.forward,
-        task.params,
-        task.state,
+        training.Forecaster(task.forward, task.params, task.state),
         task.windows,
         task.starts("train"),
         task.starts("val"),
@@ -40,7 +38,7 @@ def train(task: Task, folder: Path) -> Trained:
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
     results.write_json(history, run.training)
-    return _tested(task, fitted.params, fitted.state, history)
+    return _tested(task, fitted.forecaster.params, fitted.forecaster.state, history)
 
 
 def restore(task: Task, folder: Path) -> Trained:
