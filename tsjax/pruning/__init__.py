@@ -10,7 +10,7 @@ These three functions are pure. They work on any tree of params, eagerly or insi
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
-from tsjax.pruning.choice import Where, complex_pairs, kernels
+from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
 from tsjax.pruning.hold import Hold
@@ -50,6 +50,7 @@ __all__ = [
     "SparseState",
     "Where",
     "Within",
+    "all_kernels",
     "apply",
     "complex_pairs",
     "compress",
