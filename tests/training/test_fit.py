@@ -16,7 +16,7 @@ import pytest
 from linear_toy import STARTS, counting, make_forecaster, make_mask, make_windows, noisy
 
 from tsjax import pruning
-from tsjax.training import FitConfig, Forecaster, Windows, evaluate, fit, restore
+from tsjax.training import FitConfig, Forecaster, Windows, evaluate, fit, restore, schedule
 
 TRAIN, VAL = STARTS[:40], STARTS[43:]
 QUICK = FitConfig(epochs=2, batch_size=8, learning_rate=1e-2)
@@ -40,12 +40,21 @@ def constant(params, state, x_enc, *others, key=None):
     return jnp.broadcast_to(params["w"], x_enc.shape), state
 
 
-def fit_constant(start, train, val, forward=constant, state=(), **config):
+OPTIONS = ("algorithm", "loss_starts")
+
+
+def fit_constant(start, train, val, forward=constant, state=(), **given):
     """Eight windows in batches of four: two steps an epoch, each close to the learning rate."""
+    options = {name: given.pop(name) for name in OPTIONS if name in given}
     windows, train_starts, val_starts = series([train] * 8, [val] * 4)
-    settings = FitConfig(**{"batch_size": 4, "learning_rate": 0.1, "lr_decay": 1.0, **config})
+    config = FitConfig(**{"batch_size": 4, "learning_rate": 0.1, "lr_decay": 1.0, **given})
     forecaster = Forecaster(forward, {"w": jnp.float32(start)}, state)
-    return fit(forecaster, windows, train_starts, val_starts, settings)
+    return fit(forecaster, windows, train_starts, val_starts, config, **options)
+
+
+def stateful(params, state, *inputs, key=None):
+    """Counts its calls; evaluation drops the count."""
+    return constant(params, state, *inputs)[0], {"steps": state["steps"] + 1}
 
 
 def weight(fitted):
@@ -69,9 +78,6 @@ def test_the_best_epoch_is_returned_and_not_the_last():
 
 
 def test_the_state_returned_is_the_best_epochs():
-    def stateful(params, state, *inputs, key=None):
-        return constant(params, state, *inputs)[0], {"steps": state["steps"] + 1}
-
     fitted = fit_constant(-0.5, 100.0, 0.0, stateful, {"steps": jnp.int32(0)}, epochs=8, patience=8)
     assert fitted.forecaster.state["steps"] == 2 * fitted.best_epoch < 16
 
@@ -99,7 +105,7 @@ def test_a_better_epoch_renews_the_patience():
 
 
 def test_epochs_record_what_evaluate_says():
-    fitted = fit_linear(FitConfig(epochs=1, batch_size=8))
+    fitted = fit_linear(dataclasses.replace(QUICK, epochs=1))
     metrics = evaluate(fitted.forecaster, make_windows(), VAL, batch_size=8)
     (epoch,) = fitted.epochs
     assert (epoch.val_mse, epoch.val_mae) == (metrics.mse, metrics.mae)
@@ -115,7 +121,7 @@ def test_the_train_error_is_the_mean_over_the_epochs_steps():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rates"),
+    ("config", "rates"),
     [
         ({"lr_decay": 0.5}, [0.1, 0.05, 0.025, 0.0125]),
         ({"lr_decay": 0.5, "full_rate_epochs": 2}, [0.1, 0.1, 0.05, 0.025]),
@@ -123,23 +129,26 @@ def test_the_train_error_is_the_mean_over_the_epochs_steps():
         ({"lr_decay": 1.0}, [0.1, 0.1, 0.1, 0.1]),
         ({"lr_decay": 0.5, "decay_every": 2}, [0.1, 0.05, 0.05, 0.025]),
         ({"lr_decay": 0.5, "lr_floor": 0.3}, [0.1, 0.05, 0.03, 0.03]),
+        (
+            # Every second epoch, down to a 32nd.
+            {"lr_decay": 0.5, "full_rate_epochs": 2, "decay_every": 2, "lr_floor": 1 / 32},
+            [0.1 / n for n in (1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 32, 32)],
+        ),
     ],
 )
-def test_the_rate_decays_by_the_epoch(schedule, rates):
+def test_the_rate_decays_by_the_epoch(config, rates):
+    _, rate = schedule.optimiser(FitConfig(learning_rate=0.1, **config), steps=3)
+    steps = jnp.arange(3 * len(rates))
+    np.testing.assert_allclose(rate(steps), np.repeat(rates, 3), rtol=1e-6)
+
+
+def test_each_step_has_the_rate_of_its_epoch():
     # Far from the target the gradient hardly changes, and Adam's step is the rate itself.
-    fitted = fit_constant(0.0, 1e4, 1e4, epochs=4, **schedule)
+    fitted = fit_constant(0.0, 1e4, 1e4, epochs=5, lr_decay=0.5, full_rate_epochs=2, decay_every=2)
+    rates = [0.1, 0.1, 0.05, 0.05, 0.025]
     np.testing.assert_allclose([epoch.learning_rate for epoch in fitted.epochs], rates, rtol=1e-6)
-    assert fitted.best_epoch == 4
+    assert fitted.best_epoch == 5
     np.testing.assert_allclose(weight(fitted), 2 * sum(rates), rtol=1e-3)
-
-
-def test_a_rate_that_halves_every_second_epoch_down_to_a_32nd():
-    fitted = fit_constant(
-        0.0, 1e4, 1e4, epochs=14, lr_decay=0.5, full_rate_epochs=2, decay_every=2, lr_floor=1 / 32
-    )
-    shares = [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16, 1 / 16, *[1 / 32] * 4]
-    rates = [epoch.learning_rate / 0.1 for epoch in fitted.epochs]
-    np.testing.assert_allclose(rates, shares, rtol=1e-6)
 
 
 # Batches.
@@ -211,16 +220,13 @@ def test_pruned_weights_come_back_exactly_zero():
 
 def test_what_pruned_nothing_has_no_mask():
     assert fit_linear().forecaster.mask is None
-    held = fit_linear(forecaster=make_forecaster(make_mask())).forecaster
-    chex.assert_trees_all_equal(held.mask, make_mask())
-    found = fit_linear(algorithm=pruning.static_sparse(0.5)).forecaster
-    assert pruning.density(found.mask, "kernel") == 0.5
 
 
 def test_holding_a_mask_as_an_algorithm_is_holding_the_forecasters():
     held = fit_linear(forecaster=make_forecaster(make_mask()))
     by_algorithm = fit_linear(algorithm=pruning.Hold(make_mask()))
     chex.assert_trees_all_equal(by_algorithm.forecaster, held.forecaster)
+    chex.assert_trees_all_equal(held.forecaster.mask, make_mask())
 
 
 def test_a_mask_and_an_algorithm_are_refused():
@@ -258,6 +264,57 @@ def test_fine_tuning_does_not_compile_again():
         mask = pruning.select(pruning.magnitude(dense.params), density)
         fit_linear(FitConfig(2, 8, 1e-2), dataclasses.replace(dense, mask=mask))
     assert sorted(traces) == [False, True]
+
+
+# Algorithms.
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Late(pruning.Hold):
+    """Keeps all weights, and says that it has settled after so many steps."""
+
+    steps: int = 0
+
+    def settled(self, step):
+        return np.asarray(step >= self.steps)
+
+
+def test_epochs_before_an_algorithm_has_settled_count_neither_as_best_nor_as_worse():
+    # Validation is best in the third epoch of two steps, and worse in each after it.
+    ends = {}
+    for steps in (0, 8, 99):
+        fitted = fit_constant(-0.5, 100.0, 0.0, epochs=7, patience=2, algorithm=Late(steps=steps))
+        ends[steps] = (fitted.best_epoch, len(fitted.epochs), weight(fitted))
+    weights = {epoch: -0.5 + 0.2 * epoch for epoch in (3, 4, 7)}
+    # If it never settles, the last epoch counts.
+    expected = {0: (3, 5, weights[3]), 8: (4, 6, weights[4]), 99: (7, 7, weights[7])}
+    for steps, end in expected.items():
+        np.testing.assert_allclose(ends[steps], end, rtol=1e-3)
+
+
+def test_an_algorithm_reads_the_error_on_its_windows_where_it_is_due():
+    read = []
+
+    @jax.tree_util.register_static
+    class Reads(pruning.Hold):
+        reads_loss = True
+
+        def due(self, step):
+            return np.asarray(step % 3 == 0)
+
+        def update(self, params, sparse, grads, loss=None, before=None):
+            jax.debug.callback(lambda *seen: read.append(seen), sparse.step + 1, loss)
+            return super().update(params, sparse, grads, loss, before)
+
+    # The validation windows are at 0, those of the loss at 100.
+    fit_constant(0.0, 100.0, 0.0, epochs=3, algorithm=Reads(), loss_starts=np.arange(2))
+    jax.effects_barrier()
+    steps, losses = zip(*sorted(read), strict=True)
+    assert steps == (1, 2, 3, 4, 5, 6)
+    nan = np.nan
+    expected = [nan, nan, (100 - 0.2) ** 2, nan, nan, (100 - 0.5) ** 2]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
 # Losses that are not finite.
@@ -298,9 +355,6 @@ def test_a_loss_that_turns_bad_later_ends_training_and_keeps_the_best():
 
 
 def test_the_checkpoint_is_the_best_epoch_bit_by_bit(tmp_path):
-    def stateful(params, state, *inputs, key=None):
-        return constant(params, state, *inputs)[0], {"steps": state["steps"] + 1}
-
     windows, train, val = series([100.0] * 8, [0.0] * 4)
     params = {"w": jnp.float32(-0.5), "unused": jnp.ones(3)}
     mask = {"w": jnp.asarray(True), "unused": jnp.asarray([True, False, True])}

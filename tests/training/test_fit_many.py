@@ -135,16 +135,17 @@ def walk(begins, chunk=None, forward=constant, **config):
     return fits, [lambda lane=lane: alone(lane, config, windows, starts) for lane in lanes]
 
 
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("chunk", WAYS)
 def test_a_lane_that_has_ended_keeps_its_best_whatever_the_others_do(chunk):
-    fits, each = walk([0.0, -0.35, -1.5, -0.95], chunk, epochs=6, patience=1)
+    # Two by two, each of the first two goes on with one that ends later.
+    fits, each = walk([0.0, -1.5, -0.35, -0.95], chunk, epochs=6, patience=1)
     for got, expected in zip(fits, each, strict=True):
         assert_same(got, expected())
-    assert [fitted.best_epoch for fitted in fits] == [1, 2, 6, 5]
-    assert [len(fitted.epochs) for fitted in fits] == [2, 3, 6, 6]
+    assert [fitted.best_epoch for fitted in fits] == [1, 6, 2, 5]
+    assert [len(fitted.epochs) for fitted in fits] == [2, 6, 3, 6]
     assert fits[0].ended == "no better validation error in 1 epochs"
-    assert fits[2].ended == "all 6 epochs done"
-    assert [int(fitted.forecaster.state["steps"]) for fitted in fits] == [2, 4, 12, 10]
+    assert fits[1].ended == "all 6 epochs done"
+    assert [int(fitted.forecaster.state["steps"]) for fitted in fits] == [2, 12, 4, 10]
 
 
 def test_training_ends_with_the_last_lane():
@@ -160,7 +161,7 @@ def test_training_ends_with_the_last_lane():
     assert len(calls) <= 2 * 2 * 2, "two lanes, two epochs, two steps"
 
 
-@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("chunk", WAYS)
 def test_a_lane_that_is_not_finite_does_no_harm_to_the_others(chunk):
     fits, each = walk([-0.5, float("nan"), -0.95], chunk, epochs=4)
     assert_same(fits[0], each[0]())
@@ -172,12 +173,13 @@ def test_a_lane_that_is_not_finite_does_no_harm_to_the_others(chunk):
     assert str(fits[1]).startswith("from nan: the error was not finite in epoch 1")
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
-def test_a_lane_that_breaks_later_keeps_its_best(chunk):
-    def breaking(params, state, x_enc, *others, key=None):
-        forecast, state = constant(params, state, x_enc, key=key)
-        return jnp.where(params["w"] > 0.3, jnp.nan, forecast), state
+def breaking(params, state, x_enc, *others, key=None):
+    forecast, state = constant(params, state, x_enc, key=key)
+    return jnp.where(params["w"] > 0.3, jnp.nan, forecast), state
 
+
+@pytest.mark.parametrize("chunk", WAYS)
+def test_a_lane_that_breaks_later_keeps_its_best(chunk):
     fits, each = walk([0.0, -0.95], chunk, breaking, epochs=4, patience=4)
     for got, expected in zip(fits, each, strict=True):
         assert_same(got, expected())
@@ -253,18 +255,6 @@ def test_fit_and_fit_many_share_their_programs():
     assert sorted(traces) == [False, True]
 
 
-def spy(monkeypatch, name):
-    """Keeps a function of the module, and returns the list of its calls' last arguments."""
-    seen, function = [], getattr(module, name)
-
-    def spied(*args):
-        seen.append(args[-1])
-        return function(*args)
-
-    monkeypatch.setattr(module, name, spied)
-    return seen
-
-
 def step_bytes(monkeypatch):
     """Of the train step for one lane, as `fit_many` sees it."""
     found = []
@@ -293,11 +283,17 @@ def test_elsewhere_than_on_a_cpu_the_chunk_is_what_memory_holds(monkeypatch):
     expected = fit_five(five())
     each = step_bytes(monkeypatch)
     monkeypatch.setattr(workers, "on_cpu", lambda array: False)
-    chunks = spy(monkeypatch, "_mapped")
-    for memory in (0, 2 * each, 100 * each):
+    for memory in (0, 2 * each):
         for got, want in zip(fit_five(five(), memory=memory), expected, strict=True):
             assert_same(got, want)
-    assert chunks == [2, 5], "one lane after another needs no map"
+    chunks = []
+    monkeypatch.setattr(module, "_mapped", lambda shared, runs, chunk: chunks.append(chunk))
+    monkeypatch.setattr(module, "alone", lambda shared, run: chunks.append(1))
+    for memory in (2 * each, 100 * each):
+        fit_five(five(), memory=memory)
+    assert chunks == [2, 5]
+    fit_five(five(), memory=0)
+    assert chunks[2:] == [1] * 5, "one lane after another needs no map"
 
 
 def test_settings_of_this_thread_hold_in_the_others():
