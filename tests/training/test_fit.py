@@ -271,26 +271,32 @@ def test_fine_tuning_does_not_compile_again():
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Late(pruning.Hold):
-    """Keeps all weights, and says that it has settled after so many steps."""
+class Unsettled(pruning.Hold):
+    """Keeps all weights, and says that it has not settled after these epochs of two steps."""
 
-    steps: int = 0
+    epochs: tuple = ()
 
     def settled(self, step):
-        return np.asarray(step >= self.steps)
+        return np.asarray(step // 2 not in self.epochs)
 
 
-def test_epochs_before_an_algorithm_has_settled_count_neither_as_best_nor_as_worse():
-    # Validation is best in the third epoch of two steps, and worse in each after it.
-    ends = {}
-    for steps in (0, 8, 99):
-        fitted = fit_constant(-0.5, 100.0, 0.0, epochs=7, patience=2, algorithm=Late(steps=steps))
-        ends[steps] = (fitted.best_epoch, len(fitted.epochs), weight(fitted))
-    weights = {epoch: -0.5 + 0.2 * epoch for epoch in (3, 4, 7)}
-    # If it never settles, the last epoch counts.
-    expected = {0: (3, 5, weights[3]), 8: (4, 6, weights[4]), 99: (7, 7, weights[7])}
-    for steps, end in expected.items():
-        np.testing.assert_allclose(ends[steps], end, rtol=1e-3)
+@pytest.mark.parametrize(
+    ("unsettled", "best", "last"),
+    [
+        ((), 3, 5),
+        ((1, 2, 3), 4, 6),
+        ((4, 5), 3, 7),
+        (tuple(range(1, 9)), 8, 8),  # If none counts before it, the last one does.
+    ],
+)
+def test_epochs_in_which_an_algorithm_has_not_settled_count_neither_as_best_nor_as_worse(
+    unsettled, best, last
+):
+    # The weight is -0.35 after the first epoch and goes up by 0.2 in each: validation is best at 0.
+    algorithm = Unsettled(epochs=unsettled)
+    fitted = fit_constant(-0.55, 100.0, 0.0, epochs=8, patience=2, algorithm=algorithm)
+    assert (fitted.best_epoch, len(fitted.epochs)) == (best, last)
+    np.testing.assert_allclose(weight(fitted), -0.55 + 0.2 * best, atol=5e-3)
 
 
 def test_an_algorithm_reads_the_error_on_its_windows_where_it_is_due():
