@@ -61,7 +61,7 @@ def test_an_mlp_has_one_free_group():
     # The bias and both matrices: no element is without a hidden unit.
     assert hidden.weights == 6 + 6 * 3 + 4 * 6
     assert groups.free == (hidden,)
-    assert why(groups, "up:0") == "input 0, axis 1"
+    assert why(groups, "up:0").startswith("input 0, axis 1: inputs stay as they are; ")
     assert why(groups, "down:1") == "output 0, axis 1"
 
 
@@ -76,17 +76,14 @@ def test_groups_are_a_sequence_with_names():
         groups["upp:1"]
 
 
-def test_the_table_lists_every_group(capsys):
+def test_the_table_lists_every_group():
     groups = structure.find_groups(mlp, MLP, X)
-    rows = [
+    assert str(groups).splitlines() == [
         "group   size  weights  members  frozen by",
         "up:1       6       48        3",
         "down:1     3       18        1  output 0, axis 1",
         "up:0       4       24        1  input 0, axis 1",
     ]
-    assert str(groups).splitlines() == rows
-    structure.explain(groups)
-    assert capsys.readouterr().out.splitlines() == rows
 
 
 def test_sizes_of_groups_are_sizes_of_leaves():

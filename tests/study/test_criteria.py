@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsjax import models, pruning, study, trees
-from tsjax.study import criteria
+from tsjax.study import criteria, prunable
 
 TINY = {
     "seq_len": 12, "label_len": 4, "pred_len": 6, "d_model": 8, "n_heads": 2, "e_layers": 1,
@@ -43,6 +43,17 @@ def test_every_criterion_gives_exact_masks_of_its_own(criterion):
         assert np.any(leaves(mask) != leaves(pruner().mask(0.3)))
 
 
+def test_another_criterion_is_a_function_and_a_row_of_the_table(monkeypatch):
+    def mostly_the_first(task, trained, batches, where):
+        return jax.tree.map(lambda w: abs(w).at[(0,) * w.ndim].multiply(10), trained.params)
+
+    monkeypatch.setitem(study.CRITERIA, "toy", mostly_the_first)
+    first = [leaf.ravel()[0] for leaf in jax.tree.leaves(pruner(criterion="toy").scores)]
+    assert first == [10 * abs(w.ravel()[0]) for w in jax.tree.leaves(parts()[1].params)]
+    kept, prunable = pruning.count(pruner(criterion="toy").mask(0.3), pruning.kernels)
+    assert kept == prunable - round(0.7 * prunable)
+
+
 def test_the_default_is_the_published_studys_global_magnitude():
     _, trained = parts()
     expected = pruning.select(pruning.magnitude(trained.params), 0.3)
@@ -51,7 +62,7 @@ def test_the_default_is_the_published_studys_global_magnitude():
 
 def test_saliency_is_the_mean_over_calibration_batches():
     task, trained = parts()
-    starts = list(criteria._calibration(task, study.PruneSettings.make(**TINY)))
+    starts = list(criteria.calibration(task, 3))
     assert [len(batch) for batch in starts] == [16] * 3
     rows = np.concatenate(starts)
     assert len(set(rows.tolist())) == 48
@@ -100,7 +111,7 @@ def exempt(name, where, **fields):
     config = models.config(name, "paper", **{k: v for k, v in given.items() if k in known})
     params, _ = jax.eval_shape(lambda: models.init(models.create(name, config), jax.random.key(0)))
     task = types.SimpleNamespace(config=config, settings=types.SimpleNamespace(model=name))
-    prunes = criteria.EXEMPT[where](task)
+    prunes = prunable.EXEMPT[where](task)
     kernels = {p: v for p, v in trees.by_path(params).items() if pruning.all_kernels(p, v)}
     return tuple(path for path, leaf in kernels.items() if not prunes(path, leaf))
 
@@ -146,7 +157,7 @@ def test_what_a_preset_prunes(preset):
     sparse = study.SparseSettings.make(
         preset=preset, size="small", model="crossformer", **TINY_SPARSE
     )
-    assert criteria.prunable(task, sparse) is found.where
+    assert prunable.prunable(task, sparse.exempt, prune_complex=False) is found.where
 
 
 def test_fourier_weights_are_pruned_by_choice_and_counted_once():

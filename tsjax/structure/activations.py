@@ -1,4 +1,4 @@
-"""Importance by activations: how large what the next product reads of a unit is."""
+"""Importance by activations: how large a unit's values are where the next product reads them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from tsjax.structure.primitives import PRIMITIVES, UNKNOWN
 PyTree = Any
 
 _Sites = dict[Dim, list[Array]]
-"""For each dim and place in the program: the means of |x| for its units, over the mean of those."""
+"""{dim: arrays, one for each place in the program: mean |x| of each unit, over their mean}."""
 
 # What a group is judged by, if it has any: (depends on the inputs, is contracted).
 _TIERS = ((True, True), (True, False), (False, True), (False, False))
@@ -30,10 +30,10 @@ def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
     """The mean absolute value of what is contracted along a group's axes, on a batch.
 
     Wherever the function multiplies and sums over a group's axis, in a matrix product or
-    a convolution, it is averaged over all other axes, and then over the places where that happens,
-    each relative to the mean of all units there. A group that is contracted nowhere, or only inside
-    of loops, is judged by all values that have its axis; and one that nothing that depends on the
-    inputs has an axis of, as Crossformer's routers, by what is made of weights alone.
+    a convolution, the absolute values are averaged over all other axes and divided by the mean of
+    all units. The score is the mean of these over all such places. A group that is contracted
+    nowhere, or only inside of loops, is judged by all values that have its axis. Where none of them
+    depends on the inputs, as of Crossformer's routers, values that are made of weights alone count.
 
     Args:
       groups: all groups, from :func:`find_groups`.

@@ -38,14 +38,18 @@ class Reason:
     line: str = ""
     detail: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """What needs the axis, without what it does with it."""
         text = self.primitive
         if self.operand is not None:
             text += f" {self.operand}" if self.primitive in _TIES else f", operand {self.operand}"
         if self.axis is not None:
             text += f", axis {self.axis}"
-        if self.detail:
-            text += f": {self.detail}"
+        return text
+
+    def __str__(self) -> str:
+        text = self.place + (f": {self.detail}" if self.detail else "")
         return text + (f", at {self.line}" if self.line else "")
 
 
@@ -115,7 +119,11 @@ class Equation:
 
     @property
     def line(self) -> str:
-        """The source line; functions that were traced once, as many of JAX's own, know none."""
+        """The source line.
+
+        What JAX has traced before, as many of its own functions, knows none: then that of the
+        equation which holds it.
+        """
         if self._line is None:
             self._line = source_line(self.eqn) or (self.outer.line if self.outer else "")
         return self._line

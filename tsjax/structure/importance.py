@@ -14,6 +14,7 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.structure.groups import Group
+from tsjax.structure.layout import params_in
 from tsjax.wording import one_of
 
 PyTree = Any
@@ -91,8 +92,8 @@ def taylor(gradients: PyTree, *, scale: str = "mean") -> Importance:
     Molchanov et al. (arXiv 1906.10771, section 3.1), for all weights of a unit jointly.
 
     Args:
-      gradients: of the loss, a tree like params, as ``jax.grad`` gives it; so of complex weights
-        the conjugate of the direction in which the loss grows.
+      gradients: of the loss, as ``jax.grad`` gives them; so of complex weights the conjugate of the
+        direction in which the loss grows. A tree like the planned one or like its part ``params``.
       scale: see :func:`norm`.
     """
     return _of_products(gradients, lambda g, w: (g * w).real, np.abs, "gradients", scale)
@@ -105,7 +106,8 @@ def fisher(squares: PyTree, *, scale: str = "mean") -> Importance:
     (arXiv 1801.05787, eq. 7).
 
     Args:
-      squares: mean over samples of the squared gradients of their losses, a tree like params.
+      squares: mean over samples of the squared gradients of their losses, a tree like the planned
+        one or like its part ``params``.
       scale: see :func:`norm`.
     """
     return _of_products(squares, lambda s, w: s * np.abs(w) ** 2 / 2, np.asarray, "squares", scale)
@@ -130,12 +132,22 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
     check_scale(scale)
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
-        trees.check_same_structure(factors, params, name=name, like_name="params")
-        others = _weights(factors)
+        others = _factors(factors, params, name)
         products = {p: combine(others[p], w) for p, w in _weights(params).items() if p in others}
         return scaled(groups, lambda g: finish(_REDUCTIONS["sum"](_per_member(g, products))), scale)
 
     return importance
+
+
+def _factors(tree: PyTree, params: PyTree, name: str) -> dict[str, np.ndarray]:
+    """{path of a leaf of params: factors}, from a tree like params or like its part ``params``."""
+    structure: Any = jax.tree.structure(tree)
+    for part in params_in(params):
+        if structure == jax.tree.structure(part):
+            trees.check_same_structure(tree, part, name=name, like_name="params")
+            return {f"params/{path}".rstrip("/"): x for path, x in _weights(tree).items()}
+    trees.check_same_structure(tree, params, name=name, like_name="params")
+    return _weights(tree)
 
 
 def check_scale(scale: str) -> None:

@@ -1,7 +1,6 @@
 """From settings to a task: the series on the device, and the model that is to forecast it."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +10,9 @@ from tsjax import data, models
 from tsjax.study import records
 from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
-from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
-from tsjax.training.steps import Forward
+from tsjax.training import Forecaster, Metrics, Windows, evaluate, repeat_last, seasonal_naive
 
 PyTree = Any
-
-RESULTS = ("settings.json", "test.json", "pruning.json", "sparse.json", "results.json")
-"""Files by which a folder is known to hold a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Task:
     dataset: data.Dataset
     windows: Windows
     config: models.ForecastConfig
-    forward: Forward
+    forward: models.Forward
     params: PyTree
     state: PyTree
 
@@ -53,27 +48,22 @@ class Task:
 
     def test(self, params: PyTree, state: PyTree, *, mask: PyTree | None = None) -> Metrics:
         """Error on the test windows."""
-        return self._test(self.forward, params, state, mask)
+        return self._test(Forecaster(self.forward, params, state, mask))
 
     def baselines(self) -> tuple[records.Error, ...]:
         """Errors of repeating the last value, and the last season if the look-back holds one."""
         horizon, period = self.dataset.pred_len, self.dataset.period
-        forwards = {"repeat last": repeat_last(horizon)}
+        naive = {"repeat last": repeat_last(horizon)}
         if 1 < period <= self.dataset.seq_len:
-            forwards["seasonal naive"] = seasonal_naive(horizon, period)
-        found = {name: self._test(forward, {}, {}, None) for name, forward in forwards.items()}
+            naive["seasonal naive"] = seasonal_naive(horizon, period)
+        found = {name: self._test(forecaster) for name, forecaster in naive.items()}
         return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
 
-    def _test(
-        self, forward: Forward, params: PyTree, state: PyTree, mask: PyTree | None
-    ) -> Metrics:
+    def _test(self, forecaster: Forecaster) -> Metrics:
         return evaluate(
-            forward,
-            params,
-            state,
+            forecaster,
             self.windows,
             self.starts("test"),
-            mask=mask,
             batch_size=self.settings.batch_size,
             drop_last=self.settings.drop_last_test,
         )
@@ -131,25 +121,3 @@ def describe(task: Task) -> records.Data:
         windows={part: len(dataset.starts(part)) for part in dataset.parts},
         notes=task.notes,
     )
-
-
-def claim(folder: Path) -> Path:
-    """Makes the folder of a run's results, and shows that it can be written.
-
-    Raises:
-      ValueError: if it cannot, or if it holds the results of another run.
-    """
-    held = [name for name in RESULTS if (folder / name).exists()]
-    if held:
-        raise ValueError(f"{folder} holds a run ({', '.join(held)}): choose another --out_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".tsjax-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to the output folder {folder}: {error.strerror}; "
-            "choose another with --out_dir"
-        ) from None
-    return folder

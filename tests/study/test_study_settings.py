@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from experiments import common
-from tsjax.study import PruneSettings, StudySettings, TrainSettings
+from tsjax.study import PruneSettings, RunFolder, StudySettings, TrainSettings
 from tsjax.study.settings import write_saved
 
 
@@ -163,7 +163,7 @@ def test_the_command_repeats_the_run(given, monkeypatch):
 def run_folder(tmp_path):
     """A folder with the settings of a run that differ from the defaults."""
     trained = TrainSettings.make(preset="tslib", dataset="ETTh1", d_model=24, out_dir="x")
-    write_saved(trained, tmp_path)
+    write_saved(trained, RunFolder(tmp_path))
     return trained, tmp_path
 
 
@@ -193,9 +193,9 @@ def test_saved_places_hold_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "own.csv").touch()
     (tmp_path / "ETTh1").mkdir()
-    write_saved(TrainSettings.make(dataset="ETTh1"), tmp_path)
+    write_saved(TrainSettings.make(dataset="ETTh1"), RunFolder(tmp_path))
     assert json.loads((tmp_path / "settings.json").read_text())["dataset"] == "ETTh1"
-    write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), tmp_path)
+    write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), RunFolder(tmp_path))
     saved = json.loads((tmp_path / "settings.json").read_text())
     assert saved["data_dir"] == str(tmp_path / "data")
     assert saved["dataset"] == str(tmp_path / "own.csv")
@@ -245,7 +245,7 @@ def test_a_short_look_back_needs_no_second_flag():
 
 
 def test_a_density_twice_is_refused():
-    with pytest.raises(ValueError, match="finetune_densities holds a density twice"):
+    with pytest.raises(ValueError, match=r"finetune_densities holds 0\.5 twice"):
         StudySettings(finetune_densities=(0.5, 0.5))
 
 
