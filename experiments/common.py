@@ -19,11 +19,12 @@ from jax.errors import JaxRuntimeError
 
 from experiments import usage
 from tsjax import study
+from tsjax.benchmark import BenchmarkSettings
 from tsjax.wording import near
 
 FLAGS = flags.FLAGS
 
-Settings = study.TrainSettings | study.BenchmarkSettings
+Settings = study.TrainSettings | BenchmarkSettings
 
 TRACEBACK = flags.DEFINE_bool("traceback", False, "show where an error arose")
 
@@ -85,8 +86,12 @@ def main(settings: type[Settings], run: Callable[[Any], Any]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def results_folder(settings: study.TrainSettings) -> Path:
+def results_folder(settings: Settings, about: str) -> study.RunFolder:
     """Claims the folder for a run's results: ``--out_dir``, or a new one below ``runs/``.
+
+    Args:
+      settings: of the script.
+      about: what the new folder's name says of the run behind the time and the script.
 
     Raises:
       ValueError: if it cannot be written, or holds a run.
@@ -94,32 +99,42 @@ def results_folder(settings: study.TrainSettings) -> Path:
     if settings.out_dir is not None:
         return study.claim(Path(settings.out_dir))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{settings.script}-{Path(settings.dataset).stem}-{settings.model}"
-    folder = Path("runs") / f"{name}-h{settings.pred_len}"
+    folder = Path("runs") / f"{stamp}-{settings.script}-{about}"
     tries = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
     return study.claim(next(f for f in itertools.chain([folder], tries) if not f.exists()))
 
 
-def folder_and_model(task: study.Task, settings: study.PruneSettings) -> tuple[Path, study.Trained]:
+def task_folder(settings: study.TrainSettings) -> study.RunFolder:
+    """Claims the folder for the results on a task, as :func:`results_folder`."""
+    about = f"{Path(settings.dataset).stem}-{settings.model}-h{settings.pred_len}"
+    return results_folder(settings, about)
+
+
+def folder_and_model(
+    task: study.Task, settings: study.PruneSettings
+) -> tuple[study.RunFolder, study.Trained]:
     """The run's folder, and the model: restored where the settings name a run, else trained.
 
     Raises:
       ValueError: if the run cannot be restored (no folder is made then), or the folder not claimed.
     """
     if settings.checkpoint is None:
-        folder = results_folder(settings)
-        return folder, study.train(task, folder)
+        folder = task_folder(settings)
+        return folder, study.train(task, folder.path)
     trained = study.restore(task, Path(settings.checkpoint))
-    return results_folder(settings), trained
+    return task_folder(settings), trained
 
 
-def provenance(settings: study.TrainSettings) -> dict[str, Any]:
-    """What every result names: the command that repeats it, its settings, what it ran on."""
-    return {
-        "command": settings.command(),
-        "config": study.as_dict(settings),
-        "versions": study.versions(),
-    }
+def show(*errors: study.records.Error) -> None:
+    """Prints test errors, one in a line."""
+    for error in errors:
+        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints what is to be known about the data and its errors, one line each."""
+    for note in notes:
+        print(f"note: {note}")
 
 
 def wrong_flag(error: flags.Error, values: flags.FlagValues) -> str:

@@ -31,7 +31,7 @@ def page(settings: type[Any], description: str, width: int) -> str:
     """The help of a script.
 
     Args:
-      settings: the dataclass of its settings, each field made by ``study.settings.setting``.
+      settings: the dataclass of its settings, each field made by ``settings.setting``.
       description: the script's docstring.
       width: columns of the terminal.
 

@@ -392,14 +392,20 @@ def link_to(path, target):
 
 
 def test_a_link_leads_to_the_checkout(launch, tmp_path):
-    """Through a relative link to another, from elsewhere, with a CDPATH that would lead astray."""
+    """Through a relative link to another, from elsewhere."""
     link_to(tmp_path / "one" / "launch", ROOT / "launch.sh")
     link = link_to(tmp_path / "two" / "tsjax", "../one/launch")
-    (tmp_path / "astray" / "two").mkdir(parents=True)
-    astray = str(tmp_path / "astray")
-    assert launch("setup", script=link, CDPATH=astray).returncode == 0
-    assert launch("train", script="two/tsjax", CDPATH=astray).returncode == 0
+    assert launch("setup", script=link).returncode == 0
+    assert launch("train", script="two/tsjax").stderr == ""
     assert launch.notes("-m pip install")[0].endswith(f"-e {ROOT}[report]")
+    assert launch.stamp.read_text().split()[2] == str(ROOT)
+
+
+def test_a_relative_path_is_not_looked_for_elsewhere(launch, tmp_path):
+    (tmp_path / "astray" / ROOT.name).mkdir(parents=True)
+    elsewhere = {"CDPATH": str(tmp_path / "astray")}
+    done = launch("setup", script=f"{ROOT.name}/launch.sh", cwd=ROOT.parent, **elsewhere)
+    assert done.returncode == 0, done.stderr
     assert launch.stamp.read_text().split()[2] == str(ROOT)
 
 

@@ -71,20 +71,29 @@ def test_a_short_part_is_named_with_its_rows():
     )
 
 
-@pytest.mark.parametrize(("split", "scale"), [("ett_hour", 1), ("ett_minute", 4)])
-def test_ett_splits_count_months_of_thirty_days(split, scale):
-    series = make_series(14400 * scale + 3020, split)
+@pytest.mark.parametrize(
+    ("split", "ends"),
+    [
+        ("ett_hour", (8640, 11520, 14400)),
+        ("ett_minute", (34560, 46080, 57600)),
+        ("months_15_3_4", (10800, 12960, 15840)),
+    ],
+)
+def test_splits_count_months_of_thirty_days(split, ends):
+    series = make_series(ends[-1] + 3020, split)
     dataset = data.prepare(series, seq_len=96, label_len=48, pred_len=96)
     train, val, test = (dataset.parts[part] for part in ("train", "val", "test"))
-    assert (train.start, train.stop) == (0, 8640 * scale)
-    assert (val.start, val.stop) == (8640 * scale - 96, 11520 * scale)
-    assert (test.start, test.stop) == (11520 * scale - 96, 14400 * scale)
+    assert (train.start, train.stop) == (0, ends[0])
+    assert (val.start, val.stop) == (ends[0] - 96, ends[1])
+    assert (test.start, test.stop) == (ends[1] - 96, ends[2])
 
 
 def test_a_series_too_short_for_its_split_rule():
     match = "x has 900 rows, but split 'ett_hour' .* needs 14400: .* choose ratio with --split"
     with pytest.raises(ValueError, match=match):
         data.prepare(make_series(900, "ett_hour"), **LENGTHS)
+    with pytest.raises(ValueError, match=r"15/3/4 months of 30 days\) needs 15840"):
+        data.prepare(make_series(900, "months_15_3_4"), **LENGTHS)
 
 
 def test_the_scaler_knows_the_training_rows_only():

@@ -70,6 +70,23 @@ def test_train_leaves_a_run_folder(trained):
     assert 0 < result["dense"]["mse"] < 10
 
 
+def test_notes_are_printed_and_kept(csv, tmp_path):
+    # By its name a known set, whose published results have other lengths and are on other rows.
+    ili = tmp_path / "national_illness.csv"
+    shutil.copy(csv, ili)
+    done = launch("train", *TRAIN, f"--dataset={ili}", "--out_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    notes = json.loads((tmp_path / "run" / "test.json").read_text())["notes"]
+    assert len(notes) == 3
+    assert notes[0].startswith("The file differs from the published national_illness.csv")
+    assert notes[1].startswith(
+        "The look-back has 24 steps, and 36 in most published results on ILI"
+    )
+    assert notes[2].startswith("The last 235 of 235 test windows fill no batch of 256.")
+    for note in notes:
+        assert f"note: {note}\n" in done.stdout
+
+
 def test_prune_goes_on_from_a_run_folder(trained, tmp_path):
     flags = [f"--checkpoint={trained}", "--densities=1,0.5", "--finetune_densities=0.3"]
     flags += ["--finetune_epochs=1", "--out_dir=pruned"]

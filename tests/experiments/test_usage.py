@@ -7,13 +7,8 @@ import pytest
 from absl import flags
 
 from experiments import benchmark, common, prune_unstructured, study, train, train_sparse, usage
-from tsjax.study import (
-    BenchmarkSettings,
-    PruneSettings,
-    SparseSettings,
-    StudySettings,
-    TrainSettings,
-)
+from tsjax.benchmark import BenchmarkSettings
+from tsjax.study import PruneSettings, SparseSettings, StudySettings, TrainSettings
 
 SCRIPTS = {
     "train": (TrainSettings, train),
@@ -27,7 +22,7 @@ GROUPS = {
     "train": [*COMMON, "output"],
     "prune": [*COMMON, "pruning", "output"],
     "sparse": [*COMMON, "sparse training", "output"],
-    "study": [*COMMON, "pruning", "timing", "output"],
+    "study": [*COMMON, "pruning", "timing", "further questions", "output"],
     "benchmark": ["what is timed", "model", "timing", "output"],
 }
 

@@ -131,6 +131,7 @@ SWITCHES = {
     "look-ups of time marks": ("transformer", {"embed": "learned", "freq": "t"}),
     "fixed look-ups": ("autoformer", {"embed": "fixed"}),
     "one average of a mixture": ("autoformer", {"moving_avg": (4,)}),
+    "a mixture in the layers only": ("autoformer", {"moving_avg": (4,), "mix_input": False}),
     "odd decoder": ("autoformer", {"label_len": 1, "lags": "even_length"}),
     "softmax of frequencies": ("fedformer", {"cross_activation": "softmax"}),
     "frequencies that a series lacks": (
@@ -398,11 +399,11 @@ ORIGINAL = {
         "autoformer", "corrected", {}, [all_steps_projected, correlations_elementwise]
     ),
     "FEDformer repo Fourier modes=64 moving_avg=[24]": (
-        "fedformer", "paper", {},
+        "fedformer", "paper", {"mix_input": True},
         [all_steps_projected, dead_projections, transforms_as_ffts, complex_as_real],
     ),
     "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": (
-        "fedformer", "paper", WAVELETS,
+        "fedformer", "paper", WAVELETS | {"mix_input": True},
         [
             all_steps_projected, dead_projections, complex_as_real, dead_values,
             attended_twice_as_real, one_frequency_as_real,

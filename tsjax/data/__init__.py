@@ -10,7 +10,7 @@ arrays that training needs. The package uses numpy and pandas only::
 ``docs/data.md`` describes the sets, the splits, the marks and the embedded synthetic set.
 """
 
-from tsjax.data.catalogue import Entry, catalogue, names
+from tsjax.data.catalogue import Entry, catalogue, find_entry, names
 from tsjax.data.cleaning import MISSING
 from tsjax.data.dataset import EMBEDS, Dataset, prepare
 from tsjax.data.loading import PRESETS, load
@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "Series",
     "catalogue",
+    "find_entry",
     "infer_freq",
     "load",
     "names",

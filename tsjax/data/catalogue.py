@@ -26,7 +26,10 @@ class Entry:
       source: where to get it, for people.
       aliases: further names, in lower case; the file's stem is always one.
       split: the split rule of the published results.
-      sentinel: the number that stands for a missing value, if any.
+      seq_len: the look-back of most published results.
+      label_len: the known steps that the decoder begins with in these.
+      horizons: the steps to forecast in these.
+      sentinel: the number that stands for a missing value, if any. Published results keep it.
       sha256: the hash of the published file. A file with another hash is loaded, with a note.
       remark: a note on a known quirk that no check can see.
     """
@@ -36,6 +39,9 @@ class Entry:
     source: str
     aliases: tuple[str, ...] = ()
     split: str = "ratio"
+    seq_len: int = 96
+    label_len: int = 48
+    horizons: tuple[int, ...] = (96, 192, 336, 720)
     sentinel: float | None = None
     sha256: str | None = None
     remark: str | None = None
@@ -89,6 +95,9 @@ _ENTRIES = (
     ),
     Entry(
         *("ILI", "national_illness.csv", _AUTOFORMER, ("illness",)),
+        seq_len=36,
+        label_len=18,
+        horizons=(24, 36, 48, 60),
         sha256="93601f64d2566dc796ca4305adad8b8560c2db1a1ff04543c3bd813a7263570a",
     ),
 )

@@ -38,7 +38,12 @@ def mark_sentinel(
     counts = _counts(hits, channels)
     if missing:
         note = f"The sentinel {sentinel:g} was taken as a missing value: {counts}."
-        return np.where(hits, np.nan, values), [note]
+        published = (
+            f"Published results keep {sentinel:g} as a number, which widens the scale of these "
+            "channels: they are not comparable with errors on this series (presets paper and tslib "
+            "keep it, too)."
+        )
+        return np.where(hits, np.nan, values), [note, published]
     note = f"The sentinel {sentinel:g} was kept as a number, as in published results: {counts}."
     return values, [note]
 

@@ -49,7 +49,7 @@ def load(
       date_column: the column with the time stamps. Those with a time zone are converted to UTC.
       channels: the columns to take, in this order; by default all but the date column.
       rows: take only this many rows from the start; by default all.
-      split: 'ett_hour', 'ett_minute' or 'ratio'; by default the catalogue's, else 'ratio'.
+      split: one of `SPLITS`; by default the catalogue's, else 'ratio'.
 
     Returns:
       The series; its values are in the file's units.

@@ -23,7 +23,7 @@ class Series:
       values: [T, C] float64, finite.
       channels: the C channel names.
       notes: one sentence for each oddity: what was found, and what was done about it.
-      split: 'ett_hour', 'ett_minute' or 'ratio'; see `tsjax.data.splits`.
+      split: one of `tsjax.data.SPLITS`.
       step: the median distance between two rows; derived from `dates`.
       freq: one of s t h d b w m a; derived from `dates`.
 

@@ -118,6 +118,25 @@ def to_torch(
     return state_dict
 
 
+def torch_shapes(name: str, config: models.ForecastConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes that a model's params have in PyTorch.
+
+    Args:
+      name: model name, e.g. ``"transformer"``.
+      config: its configuration.
+
+    Returns:
+      Shapes by path, ``"encoder/layer_0/attention/query/kernel"``. A kernel's are those of the
+      ``weight`` of a ``Linear`` or a ``Conv1d``: its outputs come first, its inputs second.
+    """
+    names, like = _names_and_shapes(name, config)
+    leaves = trees.by_path({"params": like["params"]})
+    return {
+        path.removeprefix("params/"): names[path][1].torch_shape(leaf.shape)
+        for path, leaf in leaves.items()
+    }
+
+
 def _names_and_shapes(name: str, config: models.ForecastConfig) -> tuple[Names, PyTree]:
     """Names by full path (``params/...``, ``buffers/...``), and the variables' shapes."""
     model = models.create(name, config)

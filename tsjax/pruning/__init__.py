@@ -10,9 +10,10 @@ These three functions are pure. They work on any tree of params, eagerly or insi
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
-from tsjax.pruning.choice import Where, complex_pairs, kernels
+from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
+from tsjax.pruning.hold import Hold
 from tsjax.pruning.input_norms import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
@@ -39,6 +40,7 @@ __all__ = [
     "Algorithm",
     "Blocks",
     "GradientMoments",
+    "Hold",
     "KeepPrunedState",
     "NofM",
     "Prune",
@@ -47,6 +49,7 @@ __all__ = [
     "SparseState",
     "Where",
     "Within",
+    "all_kernels",
     "apply",
     "complex_pairs",
     "compress",

@@ -26,25 +26,33 @@ _LOOK_UPS = frozenset({"embed", "embedding", "embedder", "token_embedding"})
 
 
 def kernels(path: str, leaf: Any) -> bool:
-    """Whether a leaf is pruned by default: kernels of rank >= 2, without the output projection.
+    """Whether a leaf is pruned by default: all kernels but those of the output projection.
 
-    These are left out by their name: biases, norms' scales, look-up tables, positions, routers, and
-    the real and imaginary parts of complex weights, which the published study keeps dense too. The
-    output projection is known by its name: it lies in a module called ``output_projection``.
-    Integer leaves are not weights, and are left out as well.
+    The output projection is known by its name: it lies in a module called ``output_projection``.
 
     Args:
       path: the leaf's path, ``"decoder/layer_0/feed_forward/up/kernel"``.
+      leaf: the leaf; only its rank and dtype are read.
+    """
+    return all_kernels(path, leaf) and OUTPUT_PROJECTION not in _names(path)[:-1]
+
+
+def all_kernels(path: str, leaf: Any) -> bool:
+    """Whether a leaf is a kernel: of rank >= 2, the weight of a linear layer or a convolution.
+
+    These are left out by their name: biases, norms' scales, look-up tables, positions, routers, and
+    the real and imaginary parts of complex weights, which the published study keeps dense too.
+    Integer leaves are not weights, and are left out as well.
+
+    Args:
+      path: the leaf's path.
       leaf: the leaf; only its rank and dtype are read.
     """
     *scopes, name = _names(path)
     if name == "weight" and scopes and scopes[-1] in _LOOK_UPS:
         return False
     return (
-        leaf.ndim >= 2
-        and name not in _NOT_KERNELS
-        and OUTPUT_PROJECTION not in scopes
-        and not jnp.issubdtype(leaf.dtype, jnp.integer)
+        leaf.ndim >= 2 and name not in _NOT_KERNELS and not jnp.issubdtype(leaf.dtype, jnp.integer)
     )
 
 

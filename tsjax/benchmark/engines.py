@@ -1,6 +1,5 @@
-"""What is timed: models, dense and cut, and the compiled functions that run them."""
+"""The compiled functions that run the models: this library's engine, and what an engine is."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,28 +9,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from tsjax import costs, models, pruning, structure
+from tsjax import costs, models
+from tsjax.benchmark.contenders import Contender
 
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """A model to time.
-
-    Attributes:
-      model: its name.
-      variant: how it was cut.
-      config: its configuration.
-      params: its weights.
-      state: its other variables.
-    """
-
-    model: str
-    variant: str
-    config: models.ForecastConfig
-    params: PyTree
-    state: PyTree
 
 
 class Runner(NamedTuple):
@@ -50,69 +31,25 @@ class Runner(NamedTuple):
     peak_mb: Callable[[], float | None] = lambda: None
 
 
-Engine = Callable[[Contender, str, Sequence[tuple[np.ndarray, ...]]], Runner]
-"""``engine(contender, task, batches)``: each batch has the four inputs and the target [B, L, C]."""
+Batches = Sequence[tuple[np.ndarray, ...]]
+"""Batches that take turns, each of the four inputs and the target [B, L, C]."""
+
+Engine = Callable[[Contender, str, Batches], Runner]
+"""``engine(contender, task, batches)`` readies a contender; ``task`` is inference or training."""
 
 
-def variant_of(name: str) -> tuple[str, float]:
-    """How a variant is made, and to what share: ``"structured-0.5"`` is ``("structured", 0.5)``.
-
-    Raises:
-      ValueError: for another name.
-    """
-    kind, _, text = name.partition("-")
-    try:
-        share = 1.0 if name == "dense" else float(text)
-    except ValueError:
-        share = 0.0
-    if kind not in ("dense", "structured", "compacted") or not 0 < share <= 1:
-        raise ValueError(
-            "a variant is dense, structured-SHARE or compacted-DENSITY with a number in (0, 1], "
-            f"got {name!r}"
-        )
-    return kind, share
-
-
-def make_contender(
-    model: str, config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
-) -> Contender:
-    """A model with fresh weights, cut as the variant's name says.
-
-    Args:
-      model: the model.
-      config: its dense configuration.
-      name: ``dense``; ``structured-SHARE``, narrower, uniformly, to a share of the FLOPs; or
-        ``compacted-DENSITY``, pruned to a density by global magnitude, and rid of the units that
-        this has killed.
-      round_to: what the widths of a structured variant are multiples of.
-      seed: of the weights.
-
-    Raises:
-      ValueError: for another name, or a target out of reach.
-    """
-    kind, share = variant_of(name)
-    params, state = models.init(models.create(model, config), jax.random.key(seed))
-    if kind == "dense":
-        return Contender(model, name, config, params, state)
-    variables, inputs = {"params": params, **state}, models.input_shapes(config, 2)
-    forward = models.sized_forward(config)
-    if kind == "structured":
-        groups = structure.find_groups(forward, variables, *inputs)
-        target = structure.Flops(share)
-        plan = structure.plan(groups, variables, target=target, round_to=round_to)
-        small = structure.slice(variables, plan)
-    else:
-        mask = pruning.ones(variables)
-        mask["params"] = pruning.select(pruning.magnitude(params), share)
-        small, _ = structure.compact(forward, variables, mask, *inputs)
-    state = {collection: tree for collection, tree in small.items() if collection != "params"}
-    return Contender(model, name, models.config_from_params(config, small), small["params"], state)
+def random_batch(config: models.ForecastConfig, batch: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Four inputs and the target, small random numbers: times don't depend on them."""
+    shapes = [*models.input_shapes(config, batch)]
+    shapes.append(jax.ShapeDtypeStruct((batch, config.pred_len, config.c_out), jnp.float32))
+    rng = np.random.default_rng(seed)
+    return tuple(rng.uniform(-0.5, 0.5, shape.shape).astype(np.float32) for shape in shapes)
 
 
 def xla(
     contender: Contender,
     task: str,
-    batches: Sequence[tuple[np.ndarray, ...]],
+    batches: Batches,
     precision: str = "float32",
 ) -> Runner:
     """The engine of this library: the compiled forward pass, or a compiled training step."""

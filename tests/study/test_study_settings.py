@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from experiments import common
-from tsjax.study import PruneSettings, StudySettings, TrainSettings
+from tsjax.study import PruneSettings, RunFolder, StudySettings, TrainSettings
 from tsjax.study.settings import write_saved
 
 
@@ -47,9 +47,52 @@ def test_published_sizes_depend_on_model_data_and_horizon(model, dataset, pred_l
     s = TrainSettings.make(preset="paper", model=model, dataset=dataset, pred_len=pred_len)
     got = (s.seq_len, s.seg_len, s.learning_rate, s.d_model, s.n_heads, s.epochs, s.lr_decay)
     assert got == want
-    # Its authors count the last test batch; the study's other models come from code that does not.
-    assert s.drop_last_test == (model != "crossformer")
     assert TrainSettings.make(size="paper", model=model, epochs=2).epochs == 2
+
+
+@pytest.mark.parametrize("dataset", ["ETTh1", "electricity.csv", "Exchange", "mine.csv"])
+def test_crossformer_runs_as_its_authors_run_it_and_the_others_as_fedformers_do(dataset):
+    def run(**given):
+        s = TrainSettings.make(dataset=dataset, **given)
+        schedule = (s.full_rate_epochs, s.decay_every, s.lr_floor)
+        return schedule, s.drop_last_train, s.drop_last_test, s.split
+
+    split = "months_15_3_4" if dataset == "electricity.csv" else None
+    want = ((2, 2, 1 / 32), False, False, split)
+    assert run(preset="paper", model="crossformer") == want
+    assert run(preset="paper", model="crossformer", size="small") == want
+    for model in ("transformer", "informer", "autoformer", "fedformer"):
+        assert run(preset="paper", model=model) == ((2, 1, 0.0), True, True, None)
+    for preset in ("corrected", "tslib"):
+        rates, *_, split = run(preset=preset, model="crossformer")
+        assert rates[1:] == (1, 0.0)
+        assert split is None
+
+
+def test_the_rate_reaches_the_trainer():
+    config = TrainSettings.make(preset="paper", model="crossformer", dataset="ETTh1").fit_config()
+    assert (config.lr_decay, config.full_rate_epochs) == (0.5, 2)
+    assert (config.decay_every, config.lr_floor, config.drop_last) == (2, 1 / 32, False)
+    assert TrainSettings.make(decay_every=3, lr_floor=0.1).fit_config().decay_every == 3
+    with pytest.raises(ValueError, match=r"lr_floor must be in \[0, 1\], got 2"):
+        TrainSettings(lr_floor=2.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["ILI", "illness", "national_illness.csv", "some/national_illness.csv"]
+)
+def test_ili_has_the_lengths_of_its_published_results(name):
+    def lengths(**given):
+        s = TrainSettings.make(dataset=name, **given)
+        return s.seq_len, s.label_len, s.pred_len
+
+    for preset in ("paper", "tslib"):
+        assert lengths(preset=preset) == (36, 18, 24)
+        assert lengths(preset=preset, pred_len=60) == (36, 18, 60)
+        assert lengths(preset=preset, seq_len=12) == (12, 12, 24)
+        assert lengths(preset=preset, seq_len=96, label_len=48) == (96, 48, 24)
+    assert lengths(preset="paper", model="crossformer") == (36, 18, 24)
+    assert lengths() == (96, 48, 96)
 
 
 def test_options_are_further_fields_of_the_models_configuration():
@@ -102,10 +145,15 @@ def parse(settings, command):
         {"preset": "paper", "freq": None},
         {"seq_len": 24},
         {"preset": "paper", "model": "crossformer", "dataset": "ETTh1", "pred_len": 192},
+        {"preset": "paper", "model": "crossformer", "dataset": "ECL", "split": None},
+        {"preset": "paper", "dataset": "ILI"},
+        {"preset": "paper", "dataset": "ILI", "seq_len": 96, "pred_len": 96},
         {"model": "fedformer", "options": ("context=reread", "moving_avg=[12, 24]"), "modes": 8},
     ],
 )
-def test_the_command_repeats_the_run(given):
+def test_the_command_repeats_the_run(given, monkeypatch):
+    # The flags would take it for the data folder.
+    monkeypatch.delenv("TSJAX_DATA_DIR", raising=False)
     settings = StudySettings.make(**given)
     assert settings.command().startswith("./launch.sh study")
     assert parse(StudySettings, settings.command()) == settings
@@ -115,7 +163,7 @@ def test_the_command_repeats_the_run(given):
 def run_folder(tmp_path):
     """A folder with the settings of a run that differ from the defaults."""
     trained = TrainSettings.make(preset="tslib", dataset="ETTh1", d_model=24, out_dir="x")
-    write_saved(trained, tmp_path)
+    write_saved(trained, RunFolder(tmp_path))
     return trained, tmp_path
 
 
@@ -145,9 +193,9 @@ def test_saved_places_hold_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "own.csv").touch()
     (tmp_path / "ETTh1").mkdir()
-    write_saved(TrainSettings.make(dataset="ETTh1"), tmp_path)
+    write_saved(TrainSettings.make(dataset="ETTh1"), RunFolder(tmp_path))
     assert json.loads((tmp_path / "settings.json").read_text())["dataset"] == "ETTh1"
-    write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), tmp_path)
+    write_saved(TrainSettings.make(dataset="own.csv", data_dir="data"), RunFolder(tmp_path))
     saved = json.loads((tmp_path / "settings.json").read_text())
     assert saved["data_dir"] == str(tmp_path / "data")
     assert saved["dataset"] == str(tmp_path / "own.csv")
@@ -197,7 +245,7 @@ def test_a_short_look_back_needs_no_second_flag():
 
 
 def test_a_density_twice_is_refused():
-    with pytest.raises(ValueError, match="finetune_densities holds a density twice"):
+    with pytest.raises(ValueError, match=r"finetune_densities holds 0\.5 twice"):
         StudySettings(finetune_densities=(0.5, 0.5))
 
 

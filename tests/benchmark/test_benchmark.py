@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tsjax import costs, models, study, trees
-from tsjax.study import speed as module
-from tsjax.study.engines import count
+from tsjax import benchmark, costs, models, trees
+from tsjax.benchmark import timing as module
+from tsjax.benchmark.engines import count
+from tsjax.benchmark.settings import TASKS
 
 PEAKS = costs.Peaks(
     "float32", 1e12, ((10**9, 1e11),), launch=1e-6, dispatch=1e-5, device="cpu: cpu"
@@ -20,7 +21,7 @@ SMALL = {"size": "small", "seq_len": 24, "label_len": 12, "pred_len": 12, "batch
 
 
 def settings(**given):
-    return study.BenchmarkSettings.make(**(SMALL | given))
+    return benchmark.BenchmarkSettings.make(**(SMALL | given))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ def settings(**given):
         ({"engines": ("xla", "torch")}, "engines is 'torch'.* use one of xla, torch-eager"),
         ({"variants": ("half",)}, "a variant is dense, structured-SHARE or compacted-DENSITY"),
         ({"variants": ("structured-2",)}, r"a number in \(0, 1\], got 'structured-2'"),
-        ({"variants": ()}, "variants must hold one or more, each once, got "),
-        ({"batches": (1, 1)}, "batches must hold one or more, each once, got 1,1"),
+        ({"variants": ()}, "variants must not be empty"),
+        ({"batches": (1, 1)}, "batches holds 1 twice"),
         ({"batches": (0,)}, "batches must be at least 1, got 0"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
         ({"precision": "float8"}, "precision is 'float8'.*use one of float32"),
@@ -45,12 +46,12 @@ def test_senseless_settings_are_refused(given, message):
 
 
 def test_the_command_names_what_is_not_the_default():
-    made = study.BenchmarkSettings.make(models=("informer",), batches=(1, 32))
+    made = benchmark.BenchmarkSettings.make(models=("informer",), batches=(1, 32))
     assert made.command() == "./launch.sh benchmark --models=informer --batches=1,32"
 
 
 def test_sizes_are_the_published_ones():
-    paper = study.BenchmarkSettings.make()
+    paper = benchmark.BenchmarkSettings.make()
     assert paper.config("transformer").d_model == 512
     assert paper.config("crossformer").d_model == 256
     assert settings().config("transformer").d_model == 64
@@ -59,21 +60,21 @@ def test_sizes_are_the_published_ones():
 def test_a_structured_contender_has_its_share_of_the_flops():
     config = settings().config("transformer")
     dense, cut = (
-        study.make_contender("transformer", config, variant)
+        benchmark.make_contender("transformer", config, variant)
         for variant in ("dense", "structured-0.5")
     )
-    batch = study.random_batch(config, 2, seed=0)
+    batch = benchmark.random_batch(config, 2, seed=0)
     flops = [count(contender, "inference", batch).flops for contender in (dense, cut)]
     assert flops[1] / flops[0] == pytest.approx(0.5, abs=0.02)
     assert trees.size(cut.params) < trees.size(dense.params)
 
 
-@pytest.mark.parametrize("task", module.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_xla_runs_what_is_counted(task):
     config = settings().config("transformer")
-    contender = study.make_contender("transformer", config, "dense")
-    batches = [study.random_batch(config, 2, seed) for seed in range(3)]
-    runner = study.xla(contender, task, batches)
+    contender = benchmark.make_contender("transformer", config, "dense")
+    batches = [benchmark.random_batch(config, 2, seed) for seed in range(3)]
+    runner = benchmark.xla(contender, task, batches)
     results = [runner.call() for _ in range(4 if task == "inference" else 1)]
     counted = count(contender, task, batches[0])
     assert counted.uncounted == {}
@@ -96,11 +97,11 @@ def test_xla_runs_what_is_counted(task):
 
 def test_bfloat16_halves_what_moves():
     config = settings().config("transformer")
-    contender = study.make_contender("transformer", config, "dense")
-    batch = study.random_batch(config, 2, seed=0)
+    contender = benchmark.make_contender("transformer", config, "dense")
+    batch = benchmark.random_batch(config, 2, seed=0)
     full, half = (count(contender, "inference", batch, p) for p in ("float32", "bfloat16"))
     assert half.bytes_moved * 2 == full.bytes_moved
-    assert study.xla(contender, "inference", [batch], "bfloat16").call().dtype == jnp.bfloat16
+    assert benchmark.xla(contender, "inference", [batch], "bfloat16").call().dtype == jnp.bfloat16
 
 
 class Clock:
@@ -133,8 +134,8 @@ def rows():
             def call():
                 clock.now += seconds[name, share]
 
-            compiled = study.xla(contender, task, batches).program if name == "xla" else None
-            return study.Runner(call, 7.0, compiled)
+            compiled = benchmark.xla(contender, task, batches).program if name == "xla" else None
+            return benchmark.Runner(call, 7.0, compiled)
 
         return start
 
@@ -150,19 +151,19 @@ def rows():
     made = settings(
         models=("transformer",),
         variants=("dense", "structured-0.5"),
-        engines=study.ENGINES,
+        engines=benchmark.ENGINES,
         repeats=3,
         min_seconds=0.0,
         round_to=1,
     )
-    engines = {name: engine(name) for name in study.ENGINES}
+    engines = {name: engine(name) for name in benchmark.ENGINES}
     peaks = dataclasses.replace(PEAKS, device=f"cpu: {jax.devices()[0].device_kind}")
     with pytest.MonkeyPatch.context() as patch:
         # Only the clocks are exchanged.
         clocked = {"sample_in_turns": in_turns, "measure_energy": energy_of}
         patch.setattr(module, "costs", types.SimpleNamespace(**(vars(costs) | clocked)))
-        timed = list(study.benchmark(made, engines, lambda _: None, joules))
-    found = [study.placed(one, peaks) for one in timed]
+        timed = list(benchmark.times(made, engines, lambda _: None, joules))
+    found = [benchmark.placed(one, peaks) for one in timed]
     return {(row.task, row.engine, row.variant): row for row in found}
 
 
@@ -176,6 +177,9 @@ def test_ratios_are_of_the_same_variant_and_of_the_same_engine(rows):
     assert row.over_dense == pytest.approx(2.0 / 1.25)
     assert row.over_eager == pytest.approx(5.0 / 1.25)
     assert row.over_compiled == pytest.approx(3.0 / 1.25)
+    # All turns take the same times, so that the ratios have no spread.
+    assert row.over_dense_q1 == row.over_dense == row.over_dense_q3
+    assert row.over_eager_q1 == row.over_eager == row.over_eager_q3
     assert row.flops_ratio == pytest.approx(2.0, abs=0.02)
     assert row.realised == pytest.approx(1.6 / row.flops_ratio)
     assert rows["inference", "torch-eager", "structured-0.5"].over_dense == pytest.approx(1.2)
@@ -216,7 +220,7 @@ def test_joules_are_those_of_the_engine(rows):
 def test_what_is_known_of_a_program_outlives_it():
     made = settings(models=("transformer",), variants=("dense",), engines=("xla",), repeats=1)
     made = dataclasses.replace(made, tasks=("inference",), min_seconds=0.0)
-    (timed,) = study.benchmark(made, {"xla": study.xla})
+    (timed,) = benchmark.times(made, {"xla": benchmark.xla})
     assert timed.program.kernels == timed.row.kernels > 0
     with pytest.raises(RuntimeError, match="the compiled program has been freed"):
         timed.program.call()
@@ -238,11 +242,11 @@ def test_what_memory_does_not_hold_is_not_begun(monkeypatch, free, run):
 
     def torch(contender, task, batches):
         begun.add("torch-eager")
-        return study.Runner(lambda: None)
+        return benchmark.Runner(lambda: None)
 
     def xla(contender, task, batches):
         nonlocal needed
-        runner = study.xla(contender, task, batches)
+        runner = benchmark.xla(contender, task, batches)
         needed = runner.program.peak_bytes
 
         def call():
@@ -256,7 +260,7 @@ def test_what_memory_does_not_hold_is_not_begun(monkeypatch, free, run):
         models=("transformer",), variants=("dense",), engines=("torch-eager", "xla"), repeats=1,
         tasks=("inference",), min_seconds=0.0,
     )  # fmt: skip
-    rows = [t.row for t in study.benchmark(made, {"xla": xla, "torch-eager": torch})]
+    rows = [t.row for t in benchmark.times(made, {"xla": xla, "torch-eager": torch})]
     assert begun == run
     assert [row.engine for row in rows] == ["xla", "torch-eager"]
     assert {row.engine for row in rows if row.error is None} == run
@@ -271,12 +275,22 @@ def test_what_xla_does_not_say_leaves_a_time_without_a_place(rows, unknown):
     about = {"compile_seconds": 1.0, "xla_flops": 1.0, "peak_bytes": 1, "device": PEAKS.device}
     told = {"xla_bytes": 1e3, "kernels": 10} | {unknown: None}
     program = costs.Program(call=None, **about, **told)
-    assert study.placed(study.Timed(row, program), PEAKS) == row
+    assert benchmark.placed(benchmark.Timed(row, program), PEAKS) == row
 
 
 def test_a_row_in_a_line(rows):
-    line = study.summary(rows["inference", "xla", "dense"])
+    line = benchmark.summary(rows["inference", "xla", "dense"])
     assert re.fullmatch(
         "transformer dense inference batch 2 xla: 2000.00 ms, 3.00 times torch-eager's speed", line
     )
-    assert study.summary(rows["training", "torch-compiled", "dense"]).endswith("no kernel")
+    assert benchmark.summary(rows["training", "torch-compiled", "dense"]).endswith("no kernel")
+
+
+def test_a_ratio_is_of_the_times_of_one_turn():
+    """A slow turn slows both, which leaves their ratio; the ratio of medians is another."""
+    row = benchmark.Measurement("m", "cut", "inference", "xla", 1, 1, 1, {}, 1)
+    samples = {("dense", "xla"): [2.0, 40.0, 6.0], ("cut", "xla"): [1.0, 10.0, 1.0]}
+    found = module._timed(row, benchmark.Runner(lambda: None), samples, 0.0)
+    assert (found.over_dense_q1, found.over_dense, found.over_dense_q3) == (3.0, 4.0, 5.0)
+    assert found.median_ms == 1000
+    assert (found.over_eager, found.over_eager_q1) == (None, None)

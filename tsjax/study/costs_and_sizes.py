@@ -10,8 +10,8 @@ from jax import Array
 
 from tsjax import costs, interop, pruning, trees
 from tsjax.study import records
-from tsjax.study.runs import Trained
 from tsjax.study.task import Task
+from tsjax.study.trained import Trained
 
 PyTree = Any
 

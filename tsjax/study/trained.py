@@ -1,19 +1,17 @@
-"""Training, and what a trained run leaves on disk for the next script."""
+"""The trained model that a study asks its questions of: trained now, or restored from a run."""
 
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from tsjax import pruning, training
+from tsjax import pruning, results, training
 from tsjax.study import records
+from tsjax.study.folder import RunFolder
 from tsjax.study.settings import write_saved
 from tsjax.study.task import Task
 
 PyTree = Any
-
-CHECKPOINT = "checkpoint"
-TRAINING_FILE = "training.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +26,19 @@ class Trained:
 
 def train(task: Task, folder: Path) -> Trained:
     """Trains the task's model; ``folder`` gets its best weights, its settings and its history."""
-    write_saved(task.settings, folder)
+    run = RunFolder(folder)
+    write_saved(task.settings, run)
     fitted = training.fit(
-        task.forward,
-        task.params,
-        task.state,
+        training.Forecaster(task.forward, task.params, task.state),
         task.windows,
         task.starts("train"),
         task.starts("val"),
         task.settings.fit_config(),
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=run.checkpoint,
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
-    records.write_json(history, folder / TRAINING_FILE)
-    return _tested(task, fitted.params, fitted.state, history)
+    results.write_json(history, run.training)
+    return _tested(task, fitted.forecaster.params, fitted.forecaster.state, history)
 
 
 def restore(task: Task, folder: Path) -> Trained:
@@ -52,8 +49,9 @@ def restore(task: Task, folder: Path) -> Trained:
       ValueError: if it cannot be read, or does not fit the task.
     """
     like = {"params": task.params, "state": task.state, "mask": pruning.ones(task.params)}
-    found = training.restore(folder / CHECKPOINT, like)
-    path = folder / TRAINING_FILE
+    run = RunFolder(folder)
+    found = training.restore(run.checkpoint, like)
+    path = run.training
     if not path.is_file():
         raise FileNotFoundError(f"the run at {folder} did not end: there is no {path.name} in it")
     try:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tsjax.study import records
 from tsjax.study.task import Task
-from tsjax.training import predict
+from tsjax.training import Forecaster, predict
 
 PyTree = Any
 
@@ -37,7 +37,7 @@ def forecasts(
     chosen = starts[np.unique(places)]
     shown = {
         name: dataset.unscale(
-            predict(task.forward, v.params, v.state, task.windows, chosen, mask=v.mask)
+            predict(Forecaster(task.forward, v.params, v.state, v.mask), task.windows, chosen)
         )
         for name, v in variants.items()
     }
