@@ -17,15 +17,16 @@ ALLOWED = {
     "wording": (set(), set()),
     "forecaster": ({"trees"}, {"jax"}),
     "trees": (set(), {"jax"}),
+    "stacking": ({"trees"}, {"jax"}),
     "jaxprs": (set(), {"jax"}),
     "flop_rules": ({"jaxprs"}, {"jax"}),
     "data": ({"wording"}, {"numpy", "pandas"}),
-    "pruning": ({"jaxprs", "trees", "wording"}, {"jax", "numpy", "optax"}),
+    "pruning": ({"jaxprs", "stacking", "trees", "wording"}, {"jax", "numpy", "optax"}),
     "structure": ({"flop_rules", "jaxprs", "trees", "wording"}, {"jax", "numpy"}),
     "costs": ({"flop_rules", "jaxprs", "trees", "wording"}, {"jax", "numpy", "pynvml"}),
     "models": ({"forecaster", "trees", "wording"}, {"jax", "numpy", "flax"}),
     "training": (
-        {"forecaster", "pruning", "trees", "wording"},
+        {"forecaster", "pruning", "stacking", "trees", "wording"},
         {"jax", "numpy", "optax", "orbax", "tqdm"},
     ),
     "interop": (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import jax
@@ -118,3 +119,51 @@ def test_leaves_are_named_by_the_tree_that_they_are_like():
         trees.leaves_like({**part, "b": np.ones(2)}, WHOLE, name="gradients", like_name="params")
     with pytest.raises(ValueError, match="state/mean: missing from gradients"):
         trees.leaves_like({"w": part["w"]}, WHOLE, name="gradients", like_name="params")
+
+
+def test_a_description_survives_json():
+    params = {"a": [np.ones((2, 0), np.float16)], "b": jnp.ones((3, 4), jnp.bfloat16)}
+    described = trees.described(json.loads(json.dumps(trees.describe(params))))
+    assert described == {
+        "a/0": jax.ShapeDtypeStruct((2, 0), np.float16),
+        "b": jax.ShapeDtypeStruct((3, 4), jnp.bfloat16),
+    }
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        {"dtype": "float32", "shape": [-1]},
+        {"dtype": "float32", "shape": [2.0]},
+        {"dtype": "float32", "shape": [True]},
+        {"dtype": "float32", "shape": [0, 2**62]},
+        {"dtype": "float32", "shape": [1] * 65},
+        {"dtype": "float32", "shape": 3},
+        {"dtype": "float33", "shape": [3]},
+        {"dtype": None, "shape": [3]},
+        {"dtype": "object", "shape": [3]},
+        {"dtype": "U3", "shape": [3]},
+        {"shape": [3]},
+        {"dtype": "float32"},
+        [3],
+        None,
+    ],
+    ids=str,
+)
+def test_what_describes_no_array_is_refused(leaf):
+    with pytest.raises(ValueError, match=r"^w: .* is no dtype and shape of an array$"):
+        trees.described({"w": leaf, "v": {"dtype": "float32", "shape": [3]}})
+
+
+def test_a_description_is_by_path():
+    with pytest.raises(ValueError, match="the leaves are a list, not a mapping by path"):
+        trees.described([])
+
+
+def test_a_tree_that_is_not_the_one_stored_is_named():
+    stored = trees.described(trees.describe({"a": np.ones(2, np.float32), "b": np.ones(3)}))
+    trees.check_fits(stored, {"a": np.ones(2, np.float32), "b": np.ones(3)}, name="the file x")
+    with pytest.raises(ValueError, match=r"b: the file x has shape \(3,\), the tree expected"):
+        trees.check_fits(stored, {"a": np.ones(2), "b": np.ones(4)}, name="the file x")
+    with pytest.raises(ValueError, match="the file x has other dtypes:\n  a: float32 stored, fl"):
+        trees.check_fits(stored, {"a": np.ones(2), "b": np.ones(3)}, name="the file x")

@@ -1,9 +1,11 @@
 """Small helpers over pytrees that several layers share: paths, counts, checks."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
 
@@ -121,3 +123,58 @@ def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: st
             problems = [f"containers differ: {structures[0]} is not {structures[1]}"]
     if problems:
         raise ValueError(f"{name} does not match {like_name}:\n  " + "\n  ".join(problems))
+
+
+def describe(tree: PyTree) -> dict[str, dict[str, Any]]:
+    """The ``dtype`` and ``shape`` of each leaf by its path, in types that JSON has."""
+    return {
+        path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
+        for path, leaf in by_path(tree).items()
+    }
+
+
+def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The leaves by path, from a description by :func:`describe` that was read from a file.
+
+    Raises:
+      ValueError: if it is no such description; the paths at fault are named.
+    """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")
+    found, problems = {}, []
+    for path, leaf in description.items():
+        try:
+            found[path] = _described_leaf(leaf["dtype"], leaf["shape"])
+        except (KeyError, TypeError, ValueError):
+            problems.append(f"{path}: {str(leaf)[:80]} is no dtype and shape of an array")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
+
+
+def check_fits(stored: Mapping[str, Any], like: PyTree, *, name: str) -> None:
+    """Checks that stored leaves (by path) have the paths, shapes and dtypes of ``like``.
+
+    Raises:
+      ValueError: listing every leaf that does not; ``name`` says what is stored.
+    """
+    want = by_path(like)
+    check_same_structure(dict(stored), want, name=name, like_name="the tree expected")
+    if other := [
+        f"{path}: {stored[path].dtype} stored, {leaf.dtype} expected"
+        for path, leaf in want.items()
+        if stored[path].dtype != jnp.dtype(leaf.dtype).newbyteorder("=")
+    ]:
+        raise ValueError(f"{name} has other dtypes:\n  " + "\n  ".join(other))
+
+
+def _described_leaf(name: str, shape: list[int]) -> jax.ShapeDtypeStruct:
+    dtype = jnp.dtype(name)
+    number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    dims = len(shape) <= 32 and all(type(d) is int and d >= 0 for d in shape)
+    # Even an array without elements must not have dimensions that no memory could hold.
+    if not (number and dims and math.prod(max(d, 1) for d in shape) * dtype.itemsize < 2**63):
+        raise ValueError
+    if dtype.name != name:  # numpy has other names for it too, and takes None for float64.
+        raise ValueError
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)

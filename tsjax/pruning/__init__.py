@@ -17,7 +17,7 @@ from tsjax.pruning.hold import Hold
 from tsjax.pruning.input_norms import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
-from tsjax.pruning.packing import compress, decompress, pack, unpack
+from tsjax.pruning.packing import COMPRESSED_PARTS, compress, decompress, pack, unpack
 from tsjax.pruning.pals import PALS, pals
 from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
 from tsjax.pruning.regrow import Regrow, rigl, sparse_evolution, static_sparse
@@ -32,9 +32,10 @@ from tsjax.pruning.schedules import (
 )
 from tsjax.pruning.scores import fisher, magnitude, movement, random, saliency, snip, wanda
 from tsjax.pruning.selection import SCOPES, select
-from tsjax.pruning.stacking import stack, unstack
+from tsjax.stacking import stack, unstack
 
 __all__ = [
+    "COMPRESSED_PARTS",
     "PALS",
     "SCOPES",
     "Algorithm",

@@ -18,7 +18,7 @@ from tsjax.pruning.placement import replicated
 
 PyTree = Any
 
-PARTS = ("values", "mask")
+COMPRESSED_PARTS = ("values", "mask")
 """What :func:`compress` may store of a leaf."""
 
 
@@ -128,61 +128,6 @@ def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
     )
 
 
-def describe(params: PyTree) -> dict[str, dict[str, Any]]:
-    """The ``dtype`` and ``shape`` of each leaf by its path, in types that JSON has."""
-    return {
-        path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
-        for path, leaf in trees.by_path(params).items()
-    }
-
-
-def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The leaves by path, from a description by :func:`describe` that was read from a file.
-
-    Raises:
-      ValueError: if it is no such description; the paths at fault are named.
-    """
-    if not isinstance(description, Mapping):
-        raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")
-    found, problems = {}, []
-    for path, leaf in description.items():
-        try:
-            found[path] = _described_leaf(leaf["dtype"], leaf["shape"])
-        except (KeyError, TypeError, ValueError):
-            problems.append(f"{path}: {str(leaf)[:80]} is no dtype and shape of an array")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return found
-
-
-def check_fits(stored: Mapping[str, Any], like: PyTree, *, name: str) -> None:
-    """Checks that stored leaves (by path) have the paths, shapes and dtypes of ``like``.
-
-    Raises:
-      ValueError: listing every leaf that does not; ``name`` says what is stored.
-    """
-    want = trees.by_path(like)
-    trees.check_same_structure(dict(stored), want, name=name, like_name="the tree expected")
-    if other := [
-        f"{path}: {stored[path].dtype} stored, {leaf.dtype} expected"
-        for path, leaf in want.items()
-        if stored[path].dtype != _native(leaf.dtype)
-    ]:
-        raise ValueError(f"{name} has other dtypes:\n  " + "\n  ".join(other))
-
-
-def _described_leaf(name: str, shape: list[int]) -> jax.ShapeDtypeStruct:
-    dtype = jnp.dtype(name)
-    number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
-    dims = len(shape) <= 32 and all(type(d) is int and d >= 0 for d in shape)
-    # Even an array without elements must not have dimensions that no memory could hold.
-    if not (number and dims and math.prod(max(d, 1) for d in shape) * dtype.itemsize < 2**63):
-        raise ValueError
-    if dtype.name != name:  # numpy has other names for it too, and takes None for float64.
-        raise ValueError
-    return jax.ShapeDtypeStruct(tuple(shape), dtype)
-
-
 def _compress(leaf: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
     if not leaf.size:
         return {}  # Orbax stores no array without elements.
@@ -196,12 +141,12 @@ def _compress(leaf: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
 
 def _expand(parts: Any, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """One leaf and its mask, or ValueError that says what is wrong with the parts."""
-    if not isinstance(parts, Mapping) or not parts.keys() <= set(PARTS):
-        raise ValueError(f"expected arrays {' and '.join(PARTS)}, got {str(parts)[:80]}")
+    if not isinstance(parts, Mapping) or not parts.keys() <= set(COMPRESSED_PARTS):
+        raise ValueError(f"expected arrays {' and '.join(COMPRESSED_PARTS)}, got {str(parts)[:80]}")
     n = math.prod(shape)
     if other := [name for name, part in parts.items() if not hasattr(part, "dtype")]:
         raise ValueError(f"{' and '.join(other)} must be arrays")
-    values, packed = (parts.get(part) for part in PARTS)
+    values, packed = (parts.get(part) for part in COMPRESSED_PARTS)
     if values is not None and values.dtype != dtype:
         raise ValueError(f"the values are {values.dtype}, expected {dtype}")
     if packed is None:

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax import pruning
+from tsjax import pruning, stacking
 from tsjax.forecaster import Forecaster, Forward
-from tsjax.pruning import stacking
 from tsjax.training import workers
 from tsjax.training.steps import error_sums, predict_step, with_mask
 from tsjax.training.windows import Windows

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from tsjax import pruning
+from tsjax import pruning, stacking
 from tsjax.forecaster import Forecaster
-from tsjax.pruning import stacking
 from tsjax.training import workers
 from tsjax.training.evaluation import MEMORY, Metrics, prepare
 from tsjax.training.loop import NOT_READ, Outcome, Programs, Run, Shared, alone, init, train

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tsjax import pruning
-from tsjax.pruning import stacking
+from tsjax import pruning, stacking
 
 
 def mask_of(seed):
