@@ -26,7 +26,7 @@ from absl import app, flags
 
 from experiments import benchmark as script
 from tsjax import benchmark, costs, models, results
-from tsjax.costs.programs import operations
+from tsjax.costs import operations
 
 MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to profile")
 TASKS = flags.DEFINE_list("tasks", ["inference", "training"], "what is profiled")

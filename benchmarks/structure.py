@@ -40,17 +40,16 @@ SHARES = (0.5, 0.25)
 
 
 class Case(NamedTuple):
-    """A model: its name and configuration, and the shapes of its variables and inputs."""
+    """A model: its configuration, and the shapes of the forecaster and of its inputs."""
 
-    name: str
     config: models.ForecastConfig
-    variables: Any
+    shapes: models.Forecaster
     inputs: tuple[Any, ...]
 
     @property
     def args(self) -> tuple[Any, ...]:
         """What ``find_groups`` is given."""
-        return models.sized_forward(self.config), self.variables, *self.inputs
+        return models.forecast, self.shapes, *self.inputs
 
 
 def case(name: str, **fields: Any) -> Case:
@@ -58,10 +57,8 @@ def case(name: str, **fields: Any) -> Case:
     if SMALL.value:
         fields = {"d_model": 32, "n_heads": 4, "d_ff": 64, **fields}
     config = models.config(name, enc_in=7, dec_in=7, c_out=7, **fields)
-    params, state = jax.eval_shape(
-        lambda: models.init(models.create(name, config), jax.random.key(0))
-    )
-    return Case(name, config, {"params": params, **state}, models.input_shapes(config, BATCH))
+    shapes = jax.eval_shape(lambda: models.create(config, jax.random.key(0)))
+    return Case(config, shapes, models.input_shapes(config, BATCH))
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -83,9 +80,9 @@ def first_call(name: str) -> float:
     return float(done.stdout)
 
 
-def equations(program: Any) -> int:
+def equations(followed: Any) -> int:
     """Number of equations of a followed program, those of programs within it too."""
-    return sum(1 + sum(map(equations, step.bodies)) for step in program.steps)
+    return sum(1 + sum(map(equations, each.bodies)) for each in followed.equations)
 
 
 class Analysis(NamedTuple):
@@ -110,7 +107,7 @@ def analyse(found: Case) -> Analysis:
         # The first trace; until the next one begins it is followed; the rest is verification.
         (began, traced), (verified, _) = spans[:2]
         times.append((traced - began, verified - traced, total - (verified - began), total))
-    return Analysis(*map(float, np.median(times, axis=0)), equations(groups.program), groups)
+    return Analysis(*map(float, np.median(times, axis=0)), equations(groups.followed), groups)
 
 
 @contextlib.contextmanager
@@ -158,30 +155,25 @@ def print_layers() -> None:
         print(f"| {layers} | {counts} | {a.total:.2f} | {each:.2f} |", flush=True)
 
 
-def initialised(found: Case) -> Any:
-    """Variables with weights."""
-    params, state = models.init(models.create(found.name, found.config), jax.random.key(0))
-    return {"params": params, **state}
-
-
 def print_cuts() -> None:
     """How long it takes to plan and to slice, with weights."""
     print("\n| model | scope | share got of 0.5 | plan, s | slice, s |")
     print("|---|---|---|---|---|")
     for name in MODELS.value:
         found = case(name)
-        variables, groups = initialised(found), structure.find_groups(*found.args)
+        dense = models.create(found.config, jax.random.key(0))
+        groups = structure.find_groups(*found.args)
         for scope in ("uniform", "global"):
 
             def chosen(
-                groups: Any = groups, variables: Any = variables, scope: str = scope
+                groups: Any = groups, dense: Any = dense, scope: str = scope
             ) -> structure.Plan:
-                return structure.plan(groups, variables, target=structure.Params(0.5), scope=scope)
+                return structure.plan(groups, dense, target=structure.Params(0.5), scope=scope)
 
             plan = chosen()
 
-            def cut(variables: Any = variables, plan: structure.Plan = plan) -> Any:
-                return jax.block_until_ready(structure.slice(variables, plan))
+            def cut(dense: Any = dense, plan: structure.Plan = plan) -> Any:
+                return jax.block_until_ready(structure.slice(dense, plan))
 
             planned, sliced = median(chosen), median(cut)
             print(
@@ -195,13 +187,13 @@ def print_speed() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in MODELS.value:
         found = case(name)
-        variables, groups = initialised(found), structure.find_groups(*found.args)
-        forward, *_ = found.args
-        functions, got = {"dense": (forward, variables)}, {}
+        forecaster = models.create(found.config, jax.random.key(0))
+        groups = structure.find_groups(*found.args)
+        functions, got = {"dense": (models.forecast, forecaster)}, {}
         for share in SHARES:
             target = structure.Flops(share)
-            plan = structure.plan(groups, variables, target=target, round_to=ROUND_TO.value)
-            functions[str(share)] = forward, structure.slice(variables, plan)
+            plan = structure.plan(groups, forecaster, target=target, round_to=ROUND_TO.value)
+            functions[str(share)] = models.forecast, structure.slice(forecaster, plan)
             got[share] = plan.got
         keys = jax.random.split(jax.random.key(1), len(found.inputs))
         inputs = [

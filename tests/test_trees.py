@@ -90,6 +90,37 @@ def test_two_leaves_with_one_path_are_refused():
         trees.by_path({"a/b": 1, "a": {"b": 2}})
 
 
+# A part called params.
+
+WHOLE = {"params": {"w": np.ones((2, 3)), "b": np.ones(3)}, "state": {"mean": np.ones(3)}}
+
+
+def test_the_part_named_params_is_found():
+    assert trees.params_in(WHOLE) == [WHOLE["params"]]
+    assert trees.params_in(WHOLE["params"]) == trees.params_in(np.ones(3)) == []
+    assert trees.params_in([WHOLE]) == []
+    assert [path for path in trees.paths(WHOLE) if trees.in_params(path)] == [
+        "params/b",
+        "params/w",
+    ]
+    assert trees.in_params("params")
+    assert not trees.in_params("params_of_mine/w")
+
+
+def test_leaves_are_named_by_the_tree_that_they_are_like():
+    part = {"w": np.zeros((2, 3)), "b": np.zeros(3)}
+    found = trees.leaves_like(part, WHOLE, name="gradients", like_name="params")
+    assert {path: leaf.sum() for path, leaf in found.items()} == {"params/b": 0, "params/w": 0}
+    whole = trees.leaves_like(WHOLE, WHOLE, name="gradients", like_name="params")
+    assert list(whole) == trees.paths(WHOLE)
+    alone = trees.leaves_like(np.ones(3), {"params": np.ones(3)}, name="a", like_name="b")
+    assert list(alone) == ["params"]
+    with pytest.raises(ValueError, match="gradients has shape"):
+        trees.leaves_like({**part, "b": np.ones(2)}, WHOLE, name="gradients", like_name="params")
+    with pytest.raises(ValueError, match="state/mean: missing from gradients"):
+        trees.leaves_like({"w": part["w"]}, WHOLE, name="gradients", like_name="params")
+
+
 def test_a_description_survives_json():
     params = {"a": [np.ones((2, 0), np.float16)], "b": jnp.ones((3, 4), jnp.bfloat16)}
     described = trees.described(json.loads(json.dumps(trees.describe(params))))

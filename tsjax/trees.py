@@ -45,6 +45,38 @@ def size(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def in_params(path: str) -> bool:
+    """Whether a leaf is in the part ``params`` of a tree, as a forecaster's weights are."""
+    return path == "params" or path.startswith("params/")
+
+
+def params_in(tree: PyTree) -> list[PyTree]:
+    """The part ``params`` of a tree that has more than that, in a list; else an empty list."""
+    parts = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
+    return [part for key, part in parts if path_of(key) == "params"]
+
+
+def leaves_like(tree: PyTree, like: PyTree, *, name: str, like_name: str) -> dict[str, Any]:
+    """Maps paths in ``like`` to the leaves of a tree that is like it or like its part ``params``.
+
+    Args:
+      tree: the tree to take leaves from.
+      like: the tree whose paths they get.
+      name: what ``tree`` is called in a message.
+      like_name: what ``like`` is called in a message.
+
+    Raises:
+      ValueError: if it is like neither, listing how it differs.
+    """
+    structure: Any = jax.tree.structure(tree)
+    for part in params_in(like):
+        if structure == jax.tree.structure(part):
+            check_same_structure(tree, part, name=name, like_name=like_name)
+            return {f"params/{path}".rstrip("/"): leaf for path, leaf in by_path(tree).items()}
+    check_same_structure(tree, like, name=name, like_name=like_name)
+    return by_path(tree)
+
+
 def check_arrays(tree: PyTree) -> None:
     """Checks that every leaf is an array.
 

@@ -29,8 +29,9 @@ SIZES = {
         "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 13, "label_len": 5, "pred_len": 8,
         "freq": "t", "d_model": 10, "d_model_dec": 7, "e_layers": 2, "d_layers": 1,
         "n_heads": (2, 1, 3, 2), "d_keys": (3, 2, 5, 1), "d_values": (4, 7, 1, 2),
-        "d_ff": (12, 5, 9), "factor": 2, "moving_avg": (5, 4), "modes": 3, "seg_len": 3,
-        "wavelet_c": (3, 2), "wavelet_k": 2, "wavelet_alpha": (2, 5), "cross_c": 5, "cross_k": 3,
+        "d_ff": (12, 5, 9), "factor": 2, "moving_avg": (5, 4), "mix_input": True, "modes": 3,
+        "seg_len": 3, "wavelet_c": (3, 2), "wavelet_k": 2, "wavelet_alpha": (2, 5), "cross_c": 5,
+        "cross_k": 3,
     },
     # d_model 512, Crossformer 256: the configurations' own defaults.
     "published": CHANNELS | {"seq_len": 96, "label_len": 48, "pred_len": 96},
@@ -184,6 +185,8 @@ def random_fields(variant):
         "distil_padding": st.integers(1, 2),
         "wavelet_skip": st.integers(0, 3),
         "moving_avg": st.sampled_from((1, 3, (4,), (2, 7))),
+        # Several averages are mixed at the input as well, or refused.
+        "mix_input": st.just(True),
         "clip_modes": st.just(True),
         "modes": st.none() | st.integers(1, 12),
         "cross_attention": st.sampled_from(("full", "prob")),

@@ -33,6 +33,13 @@ def without(params, **places):
     return mask
 
 
+def unit_mask(groups, params, keep):
+    """A mask that cuts all weights of the units that are not kept."""
+    plan = structure.plan(groups, params, keep=keep)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape), params)
+    return jax.tree.map(lambda leaf: leaf > 0, structure.zero(ones, plan))
+
+
 def gone_of(plan):
     """The units that a plan cuts, by group."""
     sizes = {group.name: group.size for group in plan.groups}

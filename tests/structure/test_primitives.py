@@ -12,7 +12,7 @@ from random_layers import mystery
 from tsjax import jaxprs, structure
 from tsjax.structure.primitives import PRIMITIVES, Primitive
 from tsjax.structure.primitives.record import by_place, reads_nothing
-from tsjax.structure.units import merged
+from tsjax.structure.units import any_along
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 PARAMS = {
@@ -57,7 +57,7 @@ def test_units_are_used_where_a_record_does_not_say_otherwise():
     params = {"up": PARAMS["up"]}
     mask = {"up": np.ones((4, 6), bool)}
     mask["up"][:, 1] = False
-    without_last = by_place(lambda eqn, ins: [merged(ins[0], [1])])
+    without_last = by_place(lambda eqn, ins: [any_along(ins[0], [1])])
     kept = {}
     for reads in (None, reads_nothing):
         PRIMITIVES["test_total"] = Primitive(lambda eqn: [eqn.ins[0][:-1]], without_last, reads)

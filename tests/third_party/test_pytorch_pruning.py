@@ -15,7 +15,7 @@ from third_party import pytorch  # noqa: E402
 from third_party.pytorch.layers import Attention  # noqa: E402
 from tsjax import interop, models, pruning, trees  # noqa: E402
 from tsjax.interop.torch_names import NAMES  # noqa: E402
-from tsjax.study.criteria import EXEMPT  # noqa: E402
+from tsjax.study.prunable import EXEMPT  # noqa: E402
 
 
 @pytest.mark.parametrize("variant", ["transformer brief", "fedformer brief"])

@@ -18,7 +18,7 @@ from tsjax.structure.axes import Dim, places
 from tsjax.structure.equations import Axes, Followed, Reason, reason_of
 from tsjax.structure.flops import FlopCount, count_flops
 from tsjax.structure.following import all_equations, dims_read, follow, subscripts
-from tsjax.structure.layout import Layout, in_params
+from tsjax.structure.layout import Layout
 from tsjax.structure.verification import Attempt, settle, trial, uncollected
 from tsjax.wording import near
 
@@ -298,7 +298,7 @@ def _telling(layout: Layout, member: Member) -> tuple[bool, bool, int]:
     the first axis of the layer that reads it.
     """
     ndim = len(layout.leaves[member.path])
-    return in_params(member.path), member.axis == ndim - 1 and ndim > 1, ndim
+    return trees.in_params(member.path), member.axis == ndim - 1 and ndim > 1, ndim
 
 
 def _weights(layout: Layout, members: Sequence[Member]) -> int:

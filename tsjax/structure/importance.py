@@ -5,7 +5,7 @@ units with the lowest scores are cut first. A unit consists of many weights: the
 group's members that belong to it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,6 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.structure.groups import Group
-from tsjax.structure.layout import params_in
 from tsjax.wording import one_of
 
 PyTree = Any
@@ -62,7 +61,9 @@ def norm(order: float = 2, *, members: str = "joint", scale: str = "mean") -> Im
         one_of("members", members, ["joint", *_REDUCTIONS])
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
-        power = {path: np.abs(leaf) ** order for path, leaf in _weights(params).items()}
+        power = {
+            path: np.abs(leaf) ** order for path, leaf in _weights(trees.by_path(params)).items()
+        }
 
         def score(group: Group) -> np.ndarray:
             each = _per_member(group, power)
@@ -132,22 +133,15 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
     check_scale(scale)
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
-        others = _factors(factors, params, name)
-        products = {p: combine(others[p], w) for p, w in _weights(params).items() if p in others}
+        others = _weights(trees.leaves_like(factors, params, name=name, like_name="params"))
+        products = {
+            p: combine(others[p], w)
+            for p, w in _weights(trees.by_path(params)).items()
+            if p in others
+        }
         return scaled(groups, lambda g: finish(_REDUCTIONS["sum"](_per_member(g, products))), scale)
 
     return importance
-
-
-def _factors(tree: PyTree, params: PyTree, name: str) -> dict[str, np.ndarray]:
-    """{path of a leaf of params: factors}, from a tree like params or like its part ``params``."""
-    structure: Any = jax.tree.structure(tree)
-    for part in params_in(params):
-        if structure == jax.tree.structure(part):
-            trees.check_same_structure(tree, part, name=name, like_name="params")
-            return {f"params/{path}".rstrip("/"): x for path, x in _weights(tree).items()}
-    trees.check_same_structure(tree, params, name=name, like_name="params")
-    return _weights(tree)
 
 
 def check_scale(scale: str) -> None:
@@ -164,10 +158,10 @@ def scaled(groups: Iterable[Group], score: Callable[[Group], Any], scale: str) -
     return found
 
 
-def _weights(params: PyTree) -> dict[str, np.ndarray]:
+def _weights(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The leaves that are numbers with a fraction, in at least float32; others are no weights."""
     found = {}
-    for path, leaf in trees.by_path(params).items():
+    for path, leaf in leaves.items():
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise ValueError(
                 f"importance needs weights, and {path} is a shape only: pass arrays, or an "

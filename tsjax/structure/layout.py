@@ -14,17 +14,6 @@ from tsjax.structure.equations import Axes, Followed
 PyTree = Any
 
 
-def in_params(path: str) -> bool:
-    """Whether a leaf is in the part ``params`` of a tree, as a forecaster's weights are."""
-    return path == "params" or path.startswith("params/")
-
-
-def params_in(tree: PyTree) -> list[PyTree]:
-    """The part ``params`` of a tree that is more than params, in a list; an empty one without."""
-    parts = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
-    return [part for key, part in parts if trees.path_of(key) == "params"]
-
-
 @dataclass(frozen=True)
 class Layout:
     """What the leaves consist of, and the program that uses them.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax.structure.layout import params_in
+from tsjax import trees
 from tsjax.structure.planning import Plan
 
 PyTree = Any
@@ -168,7 +168,7 @@ def _map(
 ) -> PyTree:
     """Maps a function of path and leaf over all parts of a tree that are like params."""
     planned = jax.tree.unflatten(plan.groups.structure, list(shapes))
-    patterns = [planned, *params_in(planned)]
+    patterns = [planned, *trees.params_in(planned)]
     found = False
 
     def alike(part: PyTree) -> list[str | None] | None:

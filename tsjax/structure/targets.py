@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from tsjax import trees
 from tsjax.structure.groups import Groups
-from tsjax.structure.layout import in_params
 
 PyTree = Any
 
@@ -68,7 +67,7 @@ class Params(_Share):
             for path, leaf in trees.by_path(params).items()
             if jnp.issubdtype(leaf.dtype, jnp.inexact)
         ]
-        counted = [path for path in numbers if in_params(path)] or numbers
+        counted = [path for path in numbers if trees.in_params(path)] or numbers
 
         def count(sizes: Mapping[str, int]) -> int:
             shapes = groups.shapes(sizes)

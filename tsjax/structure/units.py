@@ -17,7 +17,7 @@ def expanded(filled: Filled, axis: int, size: int) -> Filled:
     return np.broadcast_to(filled, (*filled.shape[:axis], size, *filled.shape[axis + 1 :]))
 
 
-def merged(filled: Filled, along: Iterable[int], *, keep: bool = False) -> Filled:
+def any_along(filled: Filled, along: Iterable[int], *, keep: bool = False) -> Filled:
     """True where any place along these axes is; with ``keep`` they are left, with one place."""
     return np.asarray(filled.any(axis=tuple(along), keepdims=keep))
 
@@ -78,7 +78,7 @@ class Units:
         for at in others:
             staying = self.staying(found[at])
             filled = filled & np.expand_dims(staying, [i for i in range(len(found)) if i != at])
-        return merged(filled.transpose(*others, *over), range(len(others)))
+        return any_along(filled.transpose(*others, *over), range(len(others)))
 
     def hold_each(self, found: Axes, over: Sequence[int], wanted: np.ndarray) -> bool:
         """Keeps the units of some axes where bools with these axes say so.
@@ -94,5 +94,5 @@ class Units:
         new = False
         for i, at in enumerate(over):
             others = [j for j in range(len(over)) if j != i]
-            new |= self.hold(found[at], merged(wanted, others))
+            new |= self.hold(found[at], any_along(wanted, others))
         return new

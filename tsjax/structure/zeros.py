@@ -19,7 +19,7 @@ from tsjax.jaxprs import CALLS, needed, sources
 from tsjax.structure.axes import Axis, Dim, dims
 from tsjax.structure.equations import Axes, Equation, Followed
 from tsjax.structure.primitives import PRIMITIVES, UNKNOWN, Fact
-from tsjax.structure.units import Filled, expanded, merged
+from tsjax.structure.units import Filled, any_along, expanded
 
 # Of axes that stay as they are, those with few places may be parts that are told apart, as queries,
 # keys and values in one leaf.
@@ -66,7 +66,7 @@ class Zeros:
             if self.open(axis):
                 filled = expanded(filled, at, axis.size)
             elif filled.shape[at] != 1 and (axis.size > _FEW or filled.shape[at] != axis.size):
-                filled = merged(filled, [at], keep=True)
+                filled = any_along(filled, [at], keep=True)
         return filled
 
     def _anything(self, found: Axes) -> Fact:
@@ -134,7 +134,7 @@ def _call(zeros: Zeros, equation: Equation, ins: list[Fact], used: list[bool]) -
 def _scan(zeros: Zeros, equation: Equation, ins: list[Fact], used: list[bool]) -> list[Fact]:
     start, carried = equation.params["num_consts"], equation.params["num_carry"]
     first, body = start + carried, equation.bodies[0]
-    scanned = [Fact(merged(fact.filled, [0]), fact.value) for fact in ins[first:]]
+    scanned = [Fact(any_along(fact.filled, [0]), fact.value) for fact in ins[first:]]
     state = [Fact(fact.filled) for fact in ins[start:first]]
     while True:
         wanted = [True] * carried + used[carried:]

@@ -15,7 +15,7 @@ from tsjax.structure.primitives.record import (
     unknown,
     without,
 )
-from tsjax.structure.units import Filled, Units, expanded, merged
+from tsjax.structure.units import Filled, Units, any_along, expanded
 
 
 def _matmul(left: Filled, right: Filled) -> Filled:
@@ -63,7 +63,7 @@ def _dot_general_reads(units: Units, eqn: Equation, filled: Sequence[Filled]) ->
     for i, at in enumerate(batch[0]):
         others = [j for j in range(wanted.ndim) if j != i]
         wanted = wanted & np.expand_dims(units.staying(eqn.ins[0][at]), others)
-    wanted = merged(wanted, range(len(batch[0])))
+    wanted = any_along(wanted, range(len(batch[0])))
     new = units.hold_each(eqn.ins[0], contracted[0], wanted)
     return units.hold_each(eqn.ins[1], contracted[1], wanted) or new
 
@@ -150,7 +150,7 @@ def _convolved(eqn: Equation, ins: Sequence[Filled]) -> tuple[Filled, Filled]:
     """The operands of a convolution, [N, G, I] and [G, O, I], of G groups; any place, any tap."""
     lhs, rhs, _ = eqn.params["dimension_numbers"]
     groups = eqn.params["feature_group_count"]
-    left, right = merged(ins[0], lhs[2:]), merged(ins[1], rhs[2:])
+    left, right = any_along(ins[0], lhs[2:]), any_along(ins[1], rhs[2:])
     left = left if lhs[0] < lhs[1] else left.T
     right = right if rhs[0] < rhs[1] else right.T
     features, inner, outer = (
@@ -176,7 +176,7 @@ def _reduction_zeros(eqn: Equation, ins: Sequence[Fact]) -> list[Fact]:
     """Zeros give zero; the largest of none is less than that."""
     if any(axis.size == 0 for axis in eqn.ins[0]):
         return anything(eqn, ins)
-    return [Fact(merged(ins[0].filled, eqn.params["axes"]))]
+    return [Fact(any_along(ins[0].filled, eqn.params["axes"]))]
 
 
 def _sum_reads(units: Units, eqn: Equation, filled: Sequence[Filled]) -> bool:

@@ -21,7 +21,7 @@ from tsjax.structure.primitives.record import (
     shared,
     without,
 )
-from tsjax.structure.units import Filled, Units, merged
+from tsjax.structure.units import Filled, Units, any_along
 
 # Along one axis.
 
@@ -34,7 +34,7 @@ def _cumulative(eqn: Equation) -> list[Axes]:
 
 @by_place
 def _cumulative_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
-    return [merged(ins[0], [eqn.params["axis"]], keep=True)]
+    return [any_along(ins[0], [eqn.params["axis"]], keep=True)]
 
 
 def _sort(eqn: Equation) -> list[Axes]:
@@ -46,7 +46,7 @@ def _sort(eqn: Equation) -> list[Axes]:
 
 @by_place
 def _sort_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
-    return [merged(each, [eqn.params["dimension"]], keep=True) for each in ins]
+    return [any_along(each, [eqn.params["dimension"]], keep=True) for each in ins]
 
 
 def _chosen_axis(eqn: Equation) -> int:
@@ -66,7 +66,7 @@ def _top_k(eqn: Equation) -> list[Axes]:
 @by_place
 def _top_k_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
     """The largest of zeros is zero; their places are numbers."""
-    values = merged(ins[0], [_chosen_axis(eqn)], keep=True)
+    values = any_along(ins[0], [_chosen_axis(eqn)], keep=True)
     return [values, np.ones_like(values)]
 
 
@@ -89,7 +89,7 @@ def _rev(eqn: Equation) -> list[Axes]:
 
 @by_place
 def _rev_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
-    return [merged(ins[0], eqn.params["dimensions"], keep=True)]
+    return [any_along(ins[0], eqn.params["dimensions"], keep=True)]
 
 
 def _padded(eqn: Equation) -> list[int]:
@@ -108,7 +108,7 @@ def _pad(eqn: Equation) -> list[Axes]:
 
 @by_place
 def _pad_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
-    return [merged(ins[0], _padded(eqn), keep=True) | ins[1]]
+    return [any_along(ins[0], _padded(eqn), keep=True) | ins[1]]
 
 
 def _transformed(eqn: Equation) -> range:
@@ -128,7 +128,7 @@ def _fft(eqn: Equation) -> list[Axes]:
 
 @by_place
 def _fft_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
-    return [merged(ins[0], _transformed(eqn), keep=True)]
+    return [any_along(ins[0], _transformed(eqn), keep=True)]
 
 
 def _moved_along(eqn: Equation) -> list[int]:
@@ -162,7 +162,7 @@ def _windows(eqn: Equation) -> list[Axes]:
 @by_place
 def _windows_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
     """Of a sum."""
-    return [merged(ins[0], _moved_along(eqn), keep=True)]
+    return [any_along(ins[0], _moved_along(eqn), keep=True)]
 
 
 def _linear_algebra(eqn: Equation) -> list[Axes]:
@@ -196,7 +196,7 @@ def _dynamic_slice(eqn: Equation) -> list[Axes]:
 def _dynamic_slice_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
     pairs = zip(eqn.ins[0], eqn.out_shapes[0], strict=True)
     read = [at for at, (axis, size) in enumerate(pairs) if axis.size != size]
-    return [merged(ins[0], read, keep=True)]
+    return [any_along(ins[0], read, keep=True)]
 
 
 def _dynamic_update_slice(eqn: Equation) -> list[Axes]:
@@ -215,7 +215,7 @@ def _dynamic_update_slice(eqn: Equation) -> list[Axes]:
 def _dynamic_update_slice_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
     pairs = zip(*eqn.ins[:2], strict=True)
     written = [at for at, (axis, part) in enumerate(pairs) if axis.size != part.size]
-    return [ins[0] | merged(ins[1], written, keep=True)]
+    return [ins[0] | any_along(ins[1], written, keep=True)]
 
 
 def _gather(eqn: Equation) -> list[Axes]:
@@ -253,8 +253,9 @@ def _gather_zeros(eqn: Equation, ins: Sequence[Fact]) -> list[Fact]:
             return anything(eqn, ins)
     numbers, ndim = p["dimension_numbers"], len(eqn.outs[0])
     pairs = zip(eqn.ins[0], p["slice_sizes"], strict=True)
-    filled = merged(ins[0].filled, [i for i, (a, n) in enumerate(pairs) if a.size != n], keep=True)
-    window = merged(filled, (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims))
+    looked_up = [at for at, (axis, size) in enumerate(pairs) if axis.size != size]
+    filled = any_along(ins[0].filled, looked_up, keep=True)
+    window = any_along(filled, (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims))
     new = [at for at in range(ndim) if at not in numbers.offset_dims]
     return [Fact(np.expand_dims(window, new))]
 
@@ -295,7 +296,7 @@ def _scatter_zeros(eqn: Equation, ins: Sequence[Filled]) -> list[Filled]:
     numbers, (into, _, updates) = eqn.params["dimension_numbers"], ins
     parts = [i for at, i in _written(eqn) if eqn.ins[0][at].size != eqn.ins[2][i].size]
     outer = [at for at in range(updates.ndim) if at not in numbers.update_window_dims]
-    updates = merged(merged(updates, parts, keep=True), outer)
+    updates = any_along(any_along(updates, parts, keep=True), outer)
     inserted = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     return [into | np.expand_dims(updates, inserted)]
 
