@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tsjax import trees
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def stack(lanes: Sequence[PyTree]) -> PyTree:

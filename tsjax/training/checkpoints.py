@@ -11,8 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tsjax import pruning, trees
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 # Orbax looks for these only after its readers have started, and leaves them running.
 _FILES = ("_METADATA", "manifest.ocdbt")

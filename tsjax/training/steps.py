@@ -83,9 +83,9 @@ def algorithm_key(key: Array) -> Array:
 
 
 def with_mask(forecaster: Forecaster) -> Forecaster:
-    """The forecaster with a mask in any case: all programs take one, so that another is no other.
+    """The forecaster with its mask, or with one that keeps all weights where it has none.
 
-    Where it has none, the mask keeps all weights.
+    All programs take a mask, so that a model without one shares them with its pruned forms.
     """
     if forecaster.mask is not None:
         return forecaster
