@@ -40,7 +40,7 @@ SHARES = (0.5, 0.25)
 
 
 class Case(NamedTuple):
-    """A model: its configuration, and the shapes of the forecaster and of its inputs."""
+    """A model: its configuration, and the shapes of its leaves and inputs."""
 
     config: models.ForecastConfig
     shapes: models.Forecaster
@@ -155,25 +155,29 @@ def print_layers() -> None:
         print(f"| {layers} | {counts} | {a.total:.2f} | {each:.2f} |", flush=True)
 
 
+def initialised(found: Case) -> models.Forecaster:
+    """The model with weights."""
+    return models.create(found.config, jax.random.key(0))
+
+
 def print_cuts() -> None:
     """How long it takes to plan and to slice, with weights."""
     print("\n| model | scope | share got of 0.5 | plan, s | slice, s |")
     print("|---|---|---|---|---|")
     for name in MODELS.value:
         found = case(name)
-        dense = models.create(found.config, jax.random.key(0))
-        groups = structure.find_groups(*found.args)
+        forecaster, groups = initialised(found), structure.find_groups(*found.args)
         for scope in ("uniform", "global"):
 
             def chosen(
-                groups: Any = groups, dense: Any = dense, scope: str = scope
+                groups: Any = groups, forecaster: Any = forecaster, scope: str = scope
             ) -> structure.Plan:
-                return structure.plan(groups, dense, target=structure.Params(0.5), scope=scope)
+                return structure.plan(groups, forecaster, target=structure.Params(0.5), scope=scope)
 
             plan = chosen()
 
-            def cut(dense: Any = dense, plan: structure.Plan = plan) -> Any:
-                return jax.block_until_ready(structure.slice(dense, plan))
+            def cut(forecaster: Any = forecaster, plan: structure.Plan = plan) -> Any:
+                return jax.block_until_ready(structure.slice(forecaster, plan))
 
             planned, sliced = median(chosen), median(cut)
             print(
@@ -187,8 +191,7 @@ def print_speed() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in MODELS.value:
         found = case(name)
-        forecaster = models.create(found.config, jax.random.key(0))
-        groups = structure.find_groups(*found.args)
+        forecaster, groups = initialised(found), structure.find_groups(*found.args)
         functions, got = {"dense": (models.forecast, forecaster)}, {}
         for share in SHARES:
             target = structure.Flops(share)
