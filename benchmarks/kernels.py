@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import benchmark
-from tsjax import costs, models, study
-from tsjax.costs.programs import operations
+from experiments import benchmark as script
+from tsjax import benchmark, costs, models, results
+from tsjax.costs import operations
 
 MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to profile")
 TASKS = flags.DEFINE_list("tasks", ["inference", "training"], "what is profiled")
@@ -46,7 +46,7 @@ WORK = {"add", "subtract", "multiply", "divide", "exponential", "exponential-min
 COPIES = {"copy_", "cat", "index", "index_select", "gather", "stack", "_index_put_impl_"}
 
 
-def time_by_kind(runner: study.Runner) -> dict[str, float]:
+def time_by_kind(runner: benchmark.Runner) -> dict[str, float]:
     """Seconds of kernels of an XLA program, by kind; those that overlap count each in full."""
     assert runner.program is not None
     kind_of = kinds_of(runner.program.call.as_text())
@@ -54,7 +54,7 @@ def time_by_kind(runner: study.Runner) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(CALLS.value):
-                benchmark.block(runner.call())
+                script.block(runner.call())
         (trace,) = Path(folder).rglob("*.xplane.pb")
         for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
             for line in plane.lines:
@@ -80,13 +80,13 @@ def kinds_of(text: str) -> dict[str, str]:
     return kinds
 
 
-def torch_time_by_kind(runner: study.Runner) -> dict[str, float]:
+def torch_time_by_kind(runner: benchmark.Runner) -> dict[str, float]:
     """Seconds of PyTorch's operations, by kind."""
     from torch import profiler
 
     with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(CALLS.value):
-            benchmark.block(runner.call())
+            script.block(runner.call())
     found = Counter(dict.fromkeys(KINDS, 0.0))
     for event in profile.key_averages():
         name = event.key.removeprefix("aten::")
@@ -95,11 +95,11 @@ def torch_time_by_kind(runner: study.Runner) -> dict[str, float]:
     return found
 
 
-def row(name: str, runner: study.Runner, flops: int) -> str:
+def row(name: str, runner: benchmark.Runner, flops: int) -> str:
     """One line of the table."""
     limits: dict[str, Any] = {"repeats": CALLS.value, "max_repeats": CALLS.value}
     samples = costs.sample(
-        runner.call, [()], warmup=2, min_seconds=0.0, block=benchmark.block, **limits
+        runner.call, [()], warmup=2, min_seconds=0.0, block=script.block, **limits
     )
     seconds = float(np.median(samples))
     parts = (time_by_kind if runner.program else torch_time_by_kind)(runner)
@@ -126,22 +126,22 @@ def product_rates(shape: tuple[int, int, int]) -> list[float]:
 
         calls.append((torch.matmul, [(torch.from_numpy(a), torch.from_numpy(b))]))
     samples = costs.sample_in_turns(
-        calls, repeats=10, min_seconds=0.2, max_repeats=200, lead=3, block=benchmark.block
+        calls, repeats=10, min_seconds=0.2, max_repeats=200, lead=3, block=script.block
     )
     return [2e-9 * rows * contracted * columns / float(np.median(taken)) for taken in samples]
 
 
 def main(_: list[str]) -> None:
     """Prints both tables, and what they were measured on."""
-    engines = benchmark.engines("float32")
+    engines = script.engines("float32")
     names = ["xla"] + ["torch-eager"] * (importlib.util.find_spec("torch") is not None)
     if MODELS.value:
         print("| model | task | engine | a call, ms | products | copies | rest | GFLOP/s |")
         print("|---|---|---|---|---|---|---|---|")
     for model in MODELS.value:
-        config = study.BenchmarkSettings.make().config(model)
-        contender = study.make_contender(model, config, "dense")
-        batches = [study.random_batch(config, BATCH, seed) for seed in range(3)]
+        config = benchmark.BenchmarkSettings.make().config(model)
+        contender = benchmark.make_contender(model, config, "dense")
+        batches = [benchmark.random_batch(config, BATCH, seed) for seed in range(3)]
         for task in TASKS.value:
             training = task == "training"
             flops = sum(models.product_flops(config, BATCH, train=training).values())
@@ -153,7 +153,7 @@ def main(_: list[str]) -> None:
     for shape in PRODUCT_SHAPES:
         rates = " | ".join(f"{rate:,.0f}" for rate in product_rates(shape))
         print(f"| {' x '.join(map(str, shape))} | {rates} |", flush=True)
-    versions = study.versions()
+    versions = results.versions()
     shown = ("cpu_model", "cpu_count", "python", "jax", "flax", "malloc")
     print(", ".join(f"{key} {versions[key]}" for key in shown if key in versions))
 

@@ -40,7 +40,10 @@ def variants(name: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def settings(name: str, preset: str, options: tuple[str, ...], seed: int) -> study.TrainSettings:
     """Of one run; the data and the schedule are the same for all presets."""
-    same: dict[str, Any] = {"freq": "h", "full_rate_epochs": 1, "drop_last_test": False}
+    same: dict[str, Any] = {
+        "freq": "h", "full_rate_epochs": 1, "decay_every": 1, "lr_floor": 0.0, "split": None,
+        "seq_len": 96, "label_len": 48, "drop_last_test": False,
+    }  # fmt: skip
     return study.TrainSettings.make(
         preset=preset, size="small", model=name, dataset=DATASET.value, data_dir=DATA_DIR.value,
         pred_len=PRED_LEN.value, epochs=EPOCHS.value, seed=seed, options=options,

@@ -80,9 +80,9 @@ def first_call(name: str) -> float:
     return float(done.stdout)
 
 
-def equations(program: Any) -> int:
+def equations(followed: Any) -> int:
     """Number of equations of a followed program, those of programs within it too."""
-    return sum(1 + sum(map(equations, step.bodies)) for step in program.steps)
+    return sum(1 + sum(map(equations, each.bodies)) for each in followed.equations)
 
 
 class Analysis(NamedTuple):
@@ -107,7 +107,7 @@ def analyse(found: Case) -> Analysis:
         # The first trace; until the next one begins it is followed; the rest is verification.
         (began, traced), (verified, _) = spans[:2]
         times.append((traced - began, verified - traced, total - (verified - began), total))
-    return Analysis(*map(float, np.median(times, axis=0)), equations(groups.program), groups)
+    return Analysis(*map(float, np.median(times, axis=0)), equations(groups.followed), groups)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ The claims under test: a narrower model is faster in real time by a good share o
 saves, where arithmetic bounds it (the published study measured at most 1.51 times for 7.63 times
 fewer FLOPs, at batch 3 and operation by operation); zeros alone are not; and a program compiled by
 XLA is faster than PyTorch's. All that a ratio compares takes turns within one run. Leaves
-``times.csv``, ``README.md`` with the tables, and figures in ``docs/results/DEVICE``. The engines of
-PyTorch need the extra ``torch``.
+``README.md`` with the tables and figures, and ``times.csv``, in a new folder below ``runs/`` or in
+``--out_dir``. The engines of PyTorch need the extra ``torch``.
 """
 
 import dataclasses
@@ -17,21 +17,19 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 # Two frameworks share a GPU: neither may take all of its memory beforehand.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
-import numpy as np
 
 from experiments import common
-from tsjax import costs, models, report, study
+from tsjax import benchmark, costs, models, report, results
 
 
-def run(settings: study.BenchmarkSettings) -> study.Benchmark:
+def run(settings: benchmark.BenchmarkSettings) -> benchmark.Benchmark:
     """Runs the benchmark; see the module's docstring.
 
     Raises:
@@ -40,30 +38,26 @@ def run(settings: study.BenchmarkSettings) -> study.Benchmark:
     """
     report.require()
     settings = dataclasses.replace(settings, engines=_engines_to_use(settings.engines))
-    folder = Path(settings.out_dir or Path("docs/results") / _slug(costs.device_description()))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = common.results_folder(settings, _slug(costs.device_description()))
     largest = 10**6 * settings.peak_mb
     arrays = [largest // 4**i for i in range(6)][::-1]
     peaks = costs.measure_peaks(settings.precision, arrays=arrays)
-    rows: list[study.Timed] = []
+    rows: list[benchmark.Timed] = []
     try:
         energy = costs.energy_counter()
-        for timed in study.benchmark(settings, engines(settings.precision), block, energy):
-            print(study.summary(timed.row), flush=True)
+        for timed in benchmark.times(settings, engines(settings.precision), block, energy):
+            print(benchmark.summary(timed.row), flush=True)
             rows.append(timed)
         # What slows a machine for minutes slows one of the two measurements.
         peaks = peaks.or_better(costs.measure_peaks(settings.precision, arrays=arrays))
     finally:
         # What has been measured before an interrupt is kept.
-        result = study.Benchmark(
-            command=settings.command(),
-            config=study.as_dict(settings),
-            versions=study.versions() | _torch_version(),
-            peaks=peaks,
-            rows=tuple(study.placed(timed, peaks) for timed in rows),
-        )
+        about = results.provenance(settings)
+        about["versions"] |= _torch_version()
+        placed = tuple(benchmark.placed(timed, peaks) for timed in rows)
+        result = benchmark.Benchmark(**about, peaks=peaks, rows=placed)
         if rows:
-            print(f"results: {report.write_benchmark(result, folder)}")
+            print(f"results: {report.write_benchmark(result, folder.path)}")
     return result
 
 
@@ -79,7 +73,7 @@ def _slug(device: dict[str, str]) -> str:
 def _engines_to_use(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The engines that were asked for; by default those that are installed."""
     if importlib.util.find_spec("torch") is not None:
-        return asked or study.ENGINES
+        return asked or benchmark.ENGINES
     if torches := [name for name in asked if name.startswith("torch")]:
         raise ImportError(
             f"PyTorch is not installed, which is needed for {' and '.join(torches)}: "
@@ -90,24 +84,24 @@ def _engines_to_use(asked: tuple[str, ...]) -> tuple[str, ...]:
     return ("xla",)
 
 
-def engines(precision: str) -> dict[str, study.Engine]:
+def engines(precision: str) -> dict[str, benchmark.Engine]:
     """What can run the models, by name; those of PyTorch import it when they are called."""
-    made: dict[str, study.Engine] = {"xla": functools.partial(study.xla, precision=precision)}
-    for name in ("torch-eager", "torch-compiled"):
-        made[name] = functools.partial(
-            _torch, compiled=name == "torch-compiled", precision=precision
-        )
-    return made
+    torch = functools.partial(_torch, precision=precision)
+    return {
+        "xla": functools.partial(benchmark.xla, precision=precision),
+        "torch-eager": functools.partial(torch, compiled=False),
+        "torch-compiled": functools.partial(torch, compiled=True),
+    }
 
 
 def _torch(
-    contender: study.Contender,
+    contender: benchmark.Contender,
     task: str,
-    batches: Sequence[tuple[np.ndarray, ...]],
+    batches: benchmark.Batches,
     *,
     compiled: bool,
     precision: str,
-) -> study.Runner:
+) -> benchmark.Runner:
     """PyTorch on the device that JAX has, with the same weights and inputs."""
     import torch
 
@@ -143,7 +137,7 @@ def _torch(
         index += 1
         return call(*turns[index % len(turns)])
 
-    return study.Runner(in_turn, seconds)
+    return benchmark.Runner(in_turn, seconds)
 
 
 def block(result: Any) -> None:
@@ -162,4 +156,4 @@ def _torch_version() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    common.main(study.BenchmarkSettings, run)
+    common.main(benchmark.BenchmarkSettings, run)

@@ -5,9 +5,9 @@ import dataclasses
 import itertools
 import logging
 import os
+import shutil
 import sys
 import time
-import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +17,16 @@ from absl import app, flags
 from absl import logging as absl_logging
 from jax.errors import JaxRuntimeError
 
+from experiments import usage
 from tsjax import study
+from tsjax.benchmark import BenchmarkSettings
+from tsjax.wording import near
 
 FLAGS = flags.FLAGS
 
-Settings = study.TrainSettings | study.BenchmarkSettings
+Settings = study.TrainSettings | BenchmarkSettings
 
-TRACEBACK = flags.DEFINE_bool(
-    "traceback", False, "show where an error arose", module_name=sys.argv[0]
-)
+TRACEBACK = flags.DEFINE_bool("traceback", False, "show where an error arose")
 
 # What a person can mend; anything else is a fault of ours, and shows where it arose.
 _REFUSALS = (
@@ -51,6 +52,18 @@ def main(settings: type[Settings], run: Callable[[Any], Any]) -> None:
     Exits with 2 where what was asked cannot be done, and with 130 on an interrupt.
     """
     define_flags(settings)
+    description = sys.modules[run.__module__].__doc__ or ""
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        if usage.asked(argv):
+            width = min(max(shutil.get_terminal_size().columns, 60), 100)
+            print(usage.page(settings, description, width))
+            sys.exit()
+        try:
+            return FLAGS(argv)
+        except flags.Error as error:
+            print(f"error: {wrong_flag(error, FLAGS)}; see --help", file=sys.stderr)
+            sys.exit(2)
 
     def parsed(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -70,11 +83,15 @@ def main(settings: type[Settings], run: Callable[[Any], Any]) -> None:
             print(f"error: {_in_a_line(error)}", file=sys.stderr)
             sys.exit(2)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
 
 
-def results_folder(settings: study.TrainSettings) -> Path:
+def results_folder(settings: Settings, about: str) -> study.RunFolder:
     """Claims the folder for a run's results: ``--out_dir``, or a new one below ``runs/``.
+
+    Args:
+      settings: of the script.
+      about: what the new folder's name says of the run behind the time and the script.
 
     Raises:
       ValueError: if it cannot be written, or holds a run.
@@ -82,32 +99,49 @@ def results_folder(settings: study.TrainSettings) -> Path:
     if settings.out_dir is not None:
         return study.claim(Path(settings.out_dir))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{settings.script}-{Path(settings.dataset).stem}-{settings.model}"
-    folder = Path("runs") / f"{name}-h{settings.pred_len}"
+    folder = Path("runs") / f"{stamp}-{settings.script}-{about}"
     tries = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
     return study.claim(next(f for f in itertools.chain([folder], tries) if not f.exists()))
 
 
-def folder_and_model(task: study.Task, settings: study.PruneSettings) -> tuple[Path, study.Trained]:
+def task_folder(settings: study.TrainSettings) -> study.RunFolder:
+    """Claims the folder for the results on a task, as :func:`results_folder`."""
+    about = f"{Path(settings.dataset).stem}-{settings.model}-h{settings.pred_len}"
+    return results_folder(settings, about)
+
+
+def folder_and_model(
+    task: study.Task, settings: study.PruneSettings
+) -> tuple[study.RunFolder, study.Trained]:
     """The run's folder, and the model: restored where the settings name a run, else trained.
 
     Raises:
       ValueError: if the run cannot be restored (no folder is made then), or the folder not claimed.
     """
     if settings.checkpoint is None:
-        folder = results_folder(settings)
-        return folder, study.train(task, folder)
+        folder = task_folder(settings)
+        return folder, study.train(task, folder.path)
     trained = study.restore(task, Path(settings.checkpoint))
-    return results_folder(settings), trained
+    return task_folder(settings), trained
 
 
-def provenance(settings: study.TrainSettings) -> dict[str, Any]:
-    """What every result names: the command that repeats it, its settings, what it ran on."""
-    return {
-        "command": settings.command(),
-        "config": study.as_dict(settings),
-        "versions": study.versions(),
-    }
+def show(*errors: study.records.Error) -> None:
+    """Prints test errors, one in a line."""
+    for error in errors:
+        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints what is to be known about the data and its errors, one line each."""
+    for note in notes:
+        print(f"note: {note}")
+
+
+def wrong_flag(error: flags.Error, values: flags.FlagValues) -> str:
+    """What is wrong with the command line, in a line."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"there is no flag --{error.flagname}{near(error.flagname, values)}"
+    return " ".join(str(error).split())
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -131,12 +165,8 @@ def define_flags(settings: type[Settings], values: flags.FlagValues = FLAGS) -> 
     """Defines a flag for each setting, without a default: what is not given is the preset's."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        about = field.metadata["about"]
-        if field.default not in (None, ()):
-            about = f"{about} (default: {_in_short(field.default)})"
-        define = _DEFINE.get(_plain_type(hints[field.name]), flags.DEFINE_string)
-        # --help shows the flags of the module that was called.
-        define(field.name, None, about, flag_values=values, module_name=sys.argv[0])
+        define = _DEFINE.get(usage.plain_type(hints[field.name]), flags.DEFINE_string)
+        define(field.name, None, usage.about(field), flag_values=values)
 
 
 def from_flags(settings: type[Settings], values: flags.FlagValues = FLAGS) -> Settings:
@@ -160,20 +190,6 @@ def from_flags(settings: type[Settings], values: flags.FlagValues = FLAGS) -> Se
     if "data_dir" not in given and given.get("dataset", "synthetic") != "synthetic":
         given["data_dir"] = os.environ.get("TSJAX_DATA_DIR")
     return settings.make(**given)
-
-
-def _in_short(value: Any) -> str:
-    """A default as the help shows it: numbers to three digits."""
-    if isinstance(value, tuple):
-        return ",".join(_in_short(v) for v in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _plain_type(hint: Any) -> Any:
-    """``str`` for ``str | None``; other types as they are."""
-    if isinstance(hint, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    return hint
 
 
 def _listed(name: str, text: str, kind: type) -> tuple[Any, ...]:

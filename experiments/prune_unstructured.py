@@ -9,23 +9,12 @@ much of what is lost below. Leaves ``pruning.json`` in the run folder, and the f
 with their masks in ``finetuned-DENSITY/``.
 """
 
-import dataclasses
-
-from experiments import common, train
-from tsjax import study
+from experiments import common
+from tsjax import results, study
 from tsjax.study import records
 
 
-@dataclasses.dataclass(frozen=True)
-class Result(train.Result):
-    """Also the test errors at each density, and after fine-tuning."""
-
-    ladder: tuple[records.Rung, ...]
-    finetuned: tuple[records.FineTuning, ...]
-    warnings: tuple[str, ...]
-
-
-def run(settings: study.PruneSettings) -> Result:
+def run(settings: study.PruneSettings) -> records.PruneResult:
     """Prunes; see the module's docstring.
 
     Raises:
@@ -34,25 +23,25 @@ def run(settings: study.PruneSettings) -> Result:
     task = study.set_up(settings)
     folder, trained = common.folder_and_model(task, settings)
     pruner = study.pruner(task, trained, settings)
-    ladder = study.ladder(task, trained, pruner, settings.densities)
-    tuned, warnings = study.fine_tune_all(task, trained, pruner, folder)
-    result = Result(
-        **common.provenance(settings),
+    ladder = study.rungs(task, trained, pruner, settings.densities)
+    tuned, warnings = study.fine_tune_all(task, trained, pruner, folder.path)
+    result = records.PruneResult(
+        **results.provenance(settings),
         dense=trained.error,
         baselines=task.baselines(),
+        notes=task.notes,
         ladder=ladder,
         finetuned=tuple(t.record for t in tuned),
         warnings=warnings,
     )
-    study.write_json(result, folder / "pruning.json")
+    results.write_json(result, folder.pruning)
     _show(result)
-    print(f"run folder: {folder}")
+    print(f"run folder: {folder.path}")
     return result
 
 
-def _show(result: Result) -> None:
-    for error in (*result.baselines, result.dense):
-        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+def _show(result: records.PruneResult) -> None:
+    common.show(*result.baselines, result.dense)
     tuned = {record.rung.asked: record for record in result.finetuned}
     rungs = {rung.asked: rung for rung in result.ladder}
     rungs |= {asked: record.rung for asked, record in tuned.items()}
@@ -61,6 +50,7 @@ def _show(result: Result) -> None:
         print(f"density {rung.density:<8.4f} test MSE {rung.mse:.4f}  MAE {rung.mae:.4f}{after}")
     for warning in result.warnings:
         print(f"WARNING: {warning}")
+    common.show_notes(result.notes)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ dense machine. Ends with the path of one self-contained page, ``report.html``; f
 import time
 
 from experiments import common
-from tsjax import report, study
+from tsjax import report, results, study
 from tsjax.study import Variant, records
 
 
@@ -26,8 +26,9 @@ def run(settings: study.StudySettings) -> records.Study:
     task = study.set_up(settings)
     folder, trained = common.folder_and_model(task, settings)
     pruner = study.pruner(task, trained, settings)
-    ladder = study.ladder(task, trained, pruner, settings.densities)
-    tuned, warnings = study.fine_tune_all(task, trained, pruner, folder)
+    ladder = study.rungs(task, trained, pruner, settings.densities)
+    tuned, diverged = study.fine_tune_all(task, trained, pruner, folder.path)
+    answers, failed = study.answers(task, trained, settings, folder.path)
 
     pruned = [t for t in tuned if t.record.rung.kept < t.record.rung.prunable]
     masks = {t.record.rung.density: t.mask for t in pruned}
@@ -42,8 +43,8 @@ def run(settings: study.StudySettings) -> records.Study:
         variants[name] = Variant(t.params, t.state, t.mask)
 
     result = records.Study(
-        **common.provenance(settings),
-        data=study.describe(task.dataset),
+        **results.provenance(settings),
+        data=study.describe(task),
         baselines=task.baselines(),
         dense=trained.error,
         training=trained.training,
@@ -52,11 +53,13 @@ def run(settings: study.StudySettings) -> records.Study:
         costs=study.forward_costs(task, trained, masks, settings.cost_batches),
         sizes=study.file_sizes(trained, models),
         forecasts=study.forecasts(task, variants),
-        warnings=warnings,
+        warnings=(*diverged, *failed),
         seconds=time.perf_counter() - began,
+        answers=answers,
     )
-    page = report.write(result, folder)
+    page = report.write(result, folder.path)
     print(report.terminal_table(result))
+    common.show_notes(result.data.notes)
     print(f"report: {page}")
     return result
 

@@ -7,39 +7,30 @@ and ``test.json`` with the test error beside those of repeating the last value a
 ``prune`` and ``study`` go on from there with ``--checkpoint=RUN_FOLDER``.
 """
 
-import dataclasses
-from typing import Any
-
 from experiments import common
-from tsjax import study
+from tsjax import results, study
 from tsjax.study import records
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The test error of the trained model and of the baselines; how to repeat it."""
-
-    command: str
-    config: dict[str, Any]
-    versions: dict[str, str]
-    dense: records.Error
-    baselines: tuple[records.Error, ...]
-
-
-def run(settings: study.TrainSettings) -> Result:
+def run(settings: study.TrainSettings) -> records.TrainResult:
     """Trains; see the module's docstring.
 
     Raises:
       ValueError: if something asked for is not sound; nothing has been written then.
     """
     task = study.set_up(settings)
-    folder = common.results_folder(settings)
-    trained = study.train(task, folder)
-    result = Result(**common.provenance(settings), dense=trained.error, baselines=task.baselines())
-    study.write_json(result, folder / "test.json")
-    for error in (result.dense, *result.baselines):
-        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
-    print(f"run folder: {folder}")
+    folder = common.task_folder(settings)
+    trained = study.train(task, folder.path)
+    result = records.TrainResult(
+        **results.provenance(settings),
+        dense=trained.error,
+        baselines=task.baselines(),
+        notes=task.notes,
+    )
+    results.write_json(result, folder.test)
+    common.show(result.dense, *result.baselines)
+    common.show_notes(result.notes)
+    print(f"run folder: {folder.path}")
     return result
 
 

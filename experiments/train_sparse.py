@@ -8,40 +8,31 @@ Methods: ``pals`` finds the sparsity by the validation loss; ``gradual``, ``stra
 dense error. Leaves ``sparse.json`` in the run folder, and weights and mask in ``checkpoint/``.
 """
 
-import dataclasses
-
-from experiments import common, train
-from tsjax import study
+from experiments import common
+from tsjax import results, study
 from tsjax.study import records
 
 
-@dataclasses.dataclass(frozen=True)
-class Result(train.Result):
-    """Also the model trained sparse."""
-
-    sparse: records.SparseTraining
-
-
-def run(settings: study.SparseSettings) -> Result:
+def run(settings: study.SparseSettings) -> records.SparseResult:
     """Trains twice; see the module's docstring.
 
     Raises:
       ValueError: if something asked for is not sound; nothing has been written then.
     """
     task = study.set_up(settings)
-    folder = common.results_folder(settings)
-    (folder / "dense").mkdir()
-    dense = study.train(task, folder / "dense")
-    sparse = study.train_sparse(task, settings, folder).record
-    result = Result(
-        **common.provenance(settings),
+    folder = common.task_folder(settings)
+    folder.dense.mkdir()
+    dense = study.train(task, folder.dense)
+    sparse = study.train_sparse(task, settings, folder.path).record
+    result = records.SparseResult(
+        **results.provenance(settings),
         dense=dense.error,
         baselines=task.baselines(),
+        notes=task.notes,
         sparse=sparse,
     )
-    study.write_json(result, folder / "sparse.json")
-    for error in (*result.baselines, result.dense):
-        print(f"{error.name:<16} test MSE {error.mse:.4f}  MAE {error.mae:.4f}")
+    results.write_json(result, folder.sparse)
+    common.show(*result.baselines, result.dense)
     print(f"{sparse.method:<16} test MSE {sparse.mse:.4f}  MAE {sparse.mae:.4f}")
     print(
         f"{sparse.nonzero:,} of {sparse.params:,} parameters kept "
@@ -49,7 +40,8 @@ def run(settings: study.SparseSettings) -> Result:
         f"prunable ones; {sparse.sparse_flops / sparse.flops:.1%} of the FLOPs on a machine that "
         "skips zeros"
     )
-    print(f"run folder: {folder}")
+    common.show_notes(result.notes)
+    print(f"run folder: {folder.path}")
     return result
 
 

@@ -18,11 +18,37 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each compiled program is mapped into memory, and stays. Linux allows a process 65,530 mappings; at
 # the next one the compiler crashes.
 MAPPINGS = 20_000
+# Set while the long forms run, for what is decided where a test is defined.
+ALL_TESTS = "TSJAX_ALL_TESTS"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also run the long forms of the tests")
 
 
 def pytest_configure(config):
+    # Before the test files are imported, and before pytest-xdist starts its workers.
+    if config.getoption("--all"):
+        os.environ[ALL_TESTS] = "1"
+    else:
+        os.environ.pop(ALL_TESTS, None)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests marked ``long``, unless all are asked for."""
+    if config.getoption("--all"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def examples(short: int, long: int) -> int:
+    """How many examples Hypothesis tries: ``long`` of them with ``--all``, else ``short``."""
+    return long if os.environ.get(ALL_TESTS) else short
 
 
 _tests_done = itertools.count(1)

@@ -10,7 +10,7 @@ from forecasters import shapes
 from guides import Guide, code, name_of
 
 from tsjax import costs, models, structure
-from tsjax.structure.rules import RULES
+from tsjax.structure.primitives import PRIMITIVES
 
 GUIDE = Guide("docs/structure.md")
 FORECASTERS, CHOOSING = ("The forecasters", 0), ("Choosing what to cut", 0)
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("as_a_user_has_it")
 
 @pytest.fixture(autouse=True, scope="module")
 def _rules_as_they_were():
-    before = dict(RULES)
+    before = dict(PRIMITIVES)
     yield
-    RULES.clear()
-    RULES.update(before)
+    PRIMITIVES.clear()
+    PRIMITIVES.update(before)
 
 
 @pytest.mark.parametrize("block", GUIDE.blocks, ids=name_of)
@@ -32,7 +32,7 @@ def test_each_block_runs(block):
     GUIDE.run_once(block)
 
 
-def test_the_table_is_what_explain_prints(capsys):
+def test_the_table_is_what_is_printed(capsys):
     GUIDE.run(GUIDE.start, {})
     (table,) = re.findall(r"```text\n(.*?)```", GUIDE.sections[GUIDE.start[0]], re.DOTALL)
     assert capsys.readouterr().out == table
@@ -112,7 +112,7 @@ def test_what_is_measured_was_cut(monkeypatch):
         size % 64 == 0 for group, size in plan.sizes.items() if not plan.groups[group].frozen
     )
     assert plan.params[1] < plan.params[0]
-    assert plan.latency[1] / plan.latency[0] == pytest.approx(0.6, abs=0.05)
+    assert plan.measured[1] / plan.measured[0] == pytest.approx(0.6, abs=0.05)
 
 
 def test_a_plan_can_be_read():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import jax
@@ -87,3 +88,82 @@ def test_containers_that_differ_are_shown(have, want):
 def test_two_leaves_with_one_path_are_refused():
     with pytest.raises(ValueError, match="two leaves have the path 'a/b'"):
         trees.by_path({"a/b": 1, "a": {"b": 2}})
+
+
+# A part called params.
+
+WHOLE = {"params": {"w": np.ones((2, 3)), "b": np.ones(3)}, "state": {"mean": np.ones(3)}}
+
+
+def test_the_part_named_params_is_found():
+    assert trees.params_in(WHOLE) == [WHOLE["params"]]
+    assert trees.params_in(WHOLE["params"]) == trees.params_in(np.ones(3)) == []
+    assert trees.params_in([WHOLE]) == []
+    assert [path for path in trees.paths(WHOLE) if trees.in_params(path)] == [
+        "params/b",
+        "params/w",
+    ]
+    assert trees.in_params("params")
+    assert not trees.in_params("params_of_mine/w")
+
+
+def test_leaves_are_named_by_the_tree_that_they_are_like():
+    part = {"w": np.zeros((2, 3)), "b": np.zeros(3)}
+    found = trees.leaves_like(part, WHOLE, name="gradients", like_name="params")
+    assert {path: leaf.sum() for path, leaf in found.items()} == {"params/b": 0, "params/w": 0}
+    whole = trees.leaves_like(WHOLE, WHOLE, name="gradients", like_name="params")
+    assert list(whole) == trees.paths(WHOLE)
+    alone = trees.leaves_like(np.ones(3), {"params": np.ones(3)}, name="a", like_name="b")
+    assert list(alone) == ["params"]
+    with pytest.raises(ValueError, match="gradients has shape"):
+        trees.leaves_like({**part, "b": np.ones(2)}, WHOLE, name="gradients", like_name="params")
+    with pytest.raises(ValueError, match="state/mean: missing from gradients"):
+        trees.leaves_like({"w": part["w"]}, WHOLE, name="gradients", like_name="params")
+
+
+def test_a_description_survives_json():
+    params = {"a": [np.ones((2, 0), np.float16)], "b": jnp.ones((3, 4), jnp.bfloat16)}
+    described = trees.described(json.loads(json.dumps(trees.describe(params))))
+    assert described == {
+        "a/0": jax.ShapeDtypeStruct((2, 0), np.float16),
+        "b": jax.ShapeDtypeStruct((3, 4), jnp.bfloat16),
+    }
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        {"dtype": "float32", "shape": [-1]},
+        {"dtype": "float32", "shape": [2.0]},
+        {"dtype": "float32", "shape": [True]},
+        {"dtype": "float32", "shape": [0, 2**62]},
+        {"dtype": "float32", "shape": [1] * 65},
+        {"dtype": "float32", "shape": 3},
+        {"dtype": "float33", "shape": [3]},
+        {"dtype": None, "shape": [3]},
+        {"dtype": "object", "shape": [3]},
+        {"dtype": "U3", "shape": [3]},
+        {"shape": [3]},
+        {"dtype": "float32"},
+        [3],
+        None,
+    ],
+    ids=str,
+)
+def test_what_describes_no_array_is_refused(leaf):
+    with pytest.raises(ValueError, match=r"^w: .* is no dtype and shape of an array$"):
+        trees.described({"w": leaf, "v": {"dtype": "float32", "shape": [3]}})
+
+
+def test_a_description_is_by_path():
+    with pytest.raises(ValueError, match="the leaves are a list, not a mapping by path"):
+        trees.described([])
+
+
+def test_a_tree_that_is_not_the_one_stored_is_named():
+    stored = trees.described(trees.describe({"a": np.ones(2, np.float32), "b": np.ones(3)}))
+    trees.check_fits(stored, {"a": np.ones(2, np.float32), "b": np.ones(3)}, name="the file x")
+    with pytest.raises(ValueError, match=r"b: the file x has shape \(3,\), the tree expected"):
+        trees.check_fits(stored, {"a": np.ones(2), "b": np.ones(4)}, name="the file x")
+    with pytest.raises(ValueError, match="the file x has other dtypes:\n  a: float32 stored, fl"):
+        trees.check_fits(stored, {"a": np.ones(2), "b": np.ones(3)}, name="the file x")

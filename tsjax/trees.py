@@ -1,9 +1,11 @@
 """Small helpers over pytrees that several layers share: paths, counts, checks."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
 
@@ -41,6 +43,38 @@ def map_with_path(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree
 def size(tree: PyTree) -> int:
     """Number of elements in all leaves (arrays or ``ShapeDtypeStruct``)."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def in_params(path: str) -> bool:
+    """Whether a leaf is in the part ``params`` of a tree, as a forecaster's weights are."""
+    return path == "params" or path.startswith("params/")
+
+
+def params_in(tree: PyTree) -> list[PyTree]:
+    """The part ``params`` of a tree that has more than that, in a list; else an empty list."""
+    parts = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
+    return [part for key, part in parts if path_of(key) == "params"]
+
+
+def leaves_like(tree: PyTree, like: PyTree, *, name: str, like_name: str) -> dict[str, Any]:
+    """Maps paths in ``like`` to the leaves of a tree that is like it or like its part ``params``.
+
+    Args:
+      tree: the tree to take leaves from.
+      like: the tree whose paths they get.
+      name: what ``tree`` is called in a message.
+      like_name: what ``like`` is called in a message.
+
+    Raises:
+      ValueError: if it is like neither, listing how it differs.
+    """
+    structure: Any = jax.tree.structure(tree)
+    for part in params_in(like):
+        if structure == jax.tree.structure(part):
+            check_same_structure(tree, part, name=name, like_name=like_name)
+            return {f"params/{path}".rstrip("/"): leaf for path, leaf in by_path(tree).items()}
+    check_same_structure(tree, like, name=name, like_name=like_name)
+    return by_path(tree)
 
 
 def check_arrays(tree: PyTree) -> None:
@@ -89,3 +123,58 @@ def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: st
             problems = [f"containers differ: {structures[0]} is not {structures[1]}"]
     if problems:
         raise ValueError(f"{name} does not match {like_name}:\n  " + "\n  ".join(problems))
+
+
+def describe(tree: PyTree) -> dict[str, dict[str, Any]]:
+    """The ``dtype`` and ``shape`` of each leaf by its path, in types that JSON has."""
+    return {
+        path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
+        for path, leaf in by_path(tree).items()
+    }
+
+
+def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The leaves by path, from a description by :func:`describe` that was read from a file.
+
+    Raises:
+      ValueError: if it is no such description; the paths at fault are named.
+    """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")
+    found, problems = {}, []
+    for path, leaf in description.items():
+        try:
+            found[path] = _described_leaf(leaf["dtype"], leaf["shape"])
+        except (KeyError, TypeError, ValueError):
+            problems.append(f"{path}: {str(leaf)[:80]} is no dtype and shape of an array")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
+
+
+def check_fits(stored: Mapping[str, Any], like: PyTree, *, name: str) -> None:
+    """Checks that stored leaves (by path) have the paths, shapes and dtypes of ``like``.
+
+    Raises:
+      ValueError: listing every leaf that does not; ``name`` says what is stored.
+    """
+    want = by_path(like)
+    check_same_structure(dict(stored), want, name=name, like_name="the tree expected")
+    if other := [
+        f"{path}: {stored[path].dtype} stored, {leaf.dtype} expected"
+        for path, leaf in want.items()
+        if stored[path].dtype != jnp.dtype(leaf.dtype).newbyteorder("=")
+    ]:
+        raise ValueError(f"{name} has other dtypes:\n  " + "\n  ".join(other))
+
+
+def _described_leaf(name: str, shape: list[int]) -> jax.ShapeDtypeStruct:
+    dtype = jnp.dtype(name)
+    number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    dims = len(shape) <= 32 and all(type(d) is int and d >= 0 for d in shape)
+    # Even an array without elements must not have dimensions that no memory could hold.
+    if not (number and dims and math.prod(max(d, 1) for d in shape) * dtype.itemsize < 2**63):
+        raise ValueError
+    if dtype.name != name:  # numpy has other names for it too, and takes None for float64.
+        raise ValueError
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)

@@ -1,6 +1,7 @@
 """Names, aliases and where files are looked for."""
 
 import re
+import sys
 
 import pytest
 
@@ -77,6 +78,25 @@ def test_the_catalogue_says_where_each_set_comes_from():
         assert entry.answers_to(name.upper())
         assert "github.com/" in entry.source
         assert re.fullmatch("[0-9a-f]{64}", entry.sha256)
+
+
+def test_another_set_is_an_entry_of_the_catalogue(folder, monkeypatch):
+    """Its name, aliases, split, sentinel and remark all come from the one entry."""
+    toy = data.Entry(
+        *("Toy", "other.csv", "nowhere", ("plaything",)),
+        split="ett_hour",
+        sentinel=3.0,
+        remark="A set of three rows.",
+    )
+    # Its name is also that of the function that the package exports.
+    module = sys.modules["tsjax.data.catalogue"]
+    monkeypatch.setattr(module, "_ENTRIES", (*module._ENTRIES, toy))
+    series = data.load("plaything", folder)
+    assert (series.name, series.split) == ("Toy", "ett_hour")
+    assert "A set of three rows." in series.notes
+    assert series.values.tolist() == [[1, 2], [1, 5], [4, 4]]
+    assert "Toy" in data.names(folder)
+    assert data.catalogue()["Toy"] is toy
 
 
 def test_an_unknown_name_brings_near_names_of_sets_and_files(folder):

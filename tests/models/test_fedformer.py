@@ -344,7 +344,6 @@ def test_the_presets_differ_as_documented():
     assert positions in shapes_of(tslib)
     assert positions not in shapes_of(corrected)
     assert positions not in shapes_of(paper)
-    assert paper.moving_avg == (24,)
     assert (corrected.wavelet_skip, tslib.wavelet_skip, paper.wavelet_skip) == (1, 1, 3)
     assert (corrected.complex_tanh, tslib.complex_tanh, paper.complex_tanh) == (
         "split", "split", "complex",

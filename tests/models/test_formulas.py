@@ -29,8 +29,9 @@ SIZES = {
         "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 13, "label_len": 5, "pred_len": 8,
         "freq": "t", "d_model": 10, "d_model_dec": 7, "e_layers": 2, "d_layers": 1,
         "n_heads": (2, 1, 3, 2), "d_keys": (3, 2, 5, 1), "d_values": (4, 7, 1, 2),
-        "d_ff": (12, 5, 9), "factor": 2, "moving_avg": (5, 4), "modes": 3, "seg_len": 3,
-        "wavelet_c": (3, 2), "wavelet_k": 2, "wavelet_alpha": (2, 5), "cross_c": 5, "cross_k": 3,
+        "d_ff": (12, 5, 9), "factor": 2, "moving_avg": (5, 4), "mix_input": True, "modes": 3,
+        "seg_len": 3, "wavelet_c": (3, 2), "wavelet_k": 2, "wavelet_alpha": (2, 5), "cross_c": 5,
+        "cross_k": 3,
     },
     # d_model 512, Crossformer 256: the configurations' own defaults.
     "published": CHANNELS | {"seq_len": 96, "label_len": 48, "pred_len": 96},
@@ -120,6 +121,7 @@ SWITCHES = {
     "look-ups of time marks": ("transformer", {"embed": "learned", "freq": "t"}),
     "fixed look-ups": ("autoformer", {"embed": "fixed"}),
     "one average of a mixture": ("autoformer", {"moving_avg": (4,)}),
+    "a mixture in the layers only": ("autoformer", {"moving_avg": (4,), "mix_input": False}),
     "odd decoder": ("autoformer", {"label_len": 1, "lags": "even_length"}),
     "softmax of frequencies": ("fedformer", {"cross_activation": "softmax"}),
     "frequencies that a series lacks": (
@@ -172,6 +174,8 @@ def random_fields(variant):
         "distil_padding": st.integers(1, 2),
         "wavelet_skip": st.integers(0, 3),
         "moving_avg": st.sampled_from((1, 3, (4,), (2, 7))),
+        # Several averages are mixed at the input as well, or refused.
+        "mix_input": st.just(True),
         "clip_modes": st.just(True),
         "modes": st.none() | st.integers(1, 12),
         "cross_attention": st.sampled_from(("full", "prob")),
@@ -387,11 +391,11 @@ ORIGINAL = {
         "autoformer", "corrected", {}, [all_steps_projected, correlations_elementwise]
     ),
     "FEDformer repo Fourier modes=64 moving_avg=[24]": (
-        "fedformer", "paper", {},
+        "fedformer", "paper", {"mix_input": True},
         [all_steps_projected, dead_projections, transforms_as_ffts, complex_as_real],
     ),
     "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": (
-        "fedformer", "paper", WAVELETS,
+        "fedformer", "paper", WAVELETS | {"mix_input": True},
         [
             all_steps_projected, dead_projections, complex_as_real, dead_values,
             attended_twice_as_real, one_frequency_as_real,

@@ -210,9 +210,13 @@ COUNTED = {
         "crossformer",
         {"d_model": 512, "d_ff": 2048, "n_heads": 8, "e_layers": 2, "factor": 3},
     ),
-    "Autoformer repo": ("autoformer", {}),
-    "FEDformer repo Fourier modes=64 moving_avg=[24]": ("fedformer", {}),
-    "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": ("fedformer", {"version": "wavelets"}),
+    # Their own decompositions are not the pruning study's: no mixtures, and mixtures throughout.
+    "Autoformer repo": ("autoformer", {"moving_avg": 25}),
+    "FEDformer repo Fourier modes=64 moving_avg=[24]": ("fedformer", {"mix_input": True}),
+    "FEDformer repo Wavelets modes=64 L=3 moving_avg=[24]": (
+        "fedformer",
+        {"mix_input": True, "version": "wavelets"},
+    ),
     "Thinklab Crossformer in_len 96, seg_len 12": ("crossformer", {}),
 }
 PRESET = {"time_series_library": "tslib", "original_repositories": "paper"}
@@ -313,6 +317,11 @@ def test_a_bad_size_is_refused_by_every_model(name, wrong, says):
         ("autoformer", {"c_out": 2}, r"c_out \(2\) must equal enc_in \(3\)"),
         ("fedformer", {"moving_avg": 24}, "moving_avg must be odd"),
         ("fedformer", {"moving_avg": ()}, "a number of steps or several, got none"),
+        (
+            "autoformer",
+            {"moving_avg": (5, 7), "mix_input": False},
+            r"mix_input=False .* but moving_avg has 2, \(5, 7\): pass one of them",
+        ),
         ("fedformer", {"modes": 1000}, "modes"),
         ("crossformer", {"seg_len": 0}, "seg_len must be at least 1, got 0"),
     ],

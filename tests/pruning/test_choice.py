@@ -60,7 +60,11 @@ def leaves(*paths, shape=(2, 2)):
     ],
 )
 def test_which_leaves_the_default_prunes(path, ndim, chosen):
-    assert pruning.kernels(path, jnp.ones((2,) * ndim)) is chosen
+    leaf = jnp.ones((2,) * ndim)
+    assert pruning.kernels(path, leaf) is chosen
+    # All kernels are these, and the output projection's.
+    forecasts = path.startswith(("decoder/output_projection/", "output_projection/"))
+    assert pruning.all_kernels(path, leaf) is (chosen or forecasts)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "uint32"])

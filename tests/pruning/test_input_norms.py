@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tsjax import models, pruning, trees
-from tsjax.pruning.inputs import input_squares
+from tsjax.pruning.input_norms import input_squares
 
 
 def draw(*shape, seed=0, dtype=np.float32):

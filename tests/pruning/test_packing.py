@@ -1,7 +1,5 @@
 """Packed masks and compressed params: every bit comes back, none is stored that need not be."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,51 +191,3 @@ def test_all_leaves_at_fault_are_named():
 def test_other_containers_are_refused():
     with pytest.raises(ValueError, match="compressed does not have the containers of like"):
         packing.decompress({"a": {"values": np.ones(1)}}, {"a": [np.ones(1)], "b": np.ones(1)})
-
-
-def test_a_description_survives_json():
-    params = {"a": [np.ones((2, 0), np.float16)], "b": jnp.ones((3, 4), jnp.bfloat16)}
-    described = packing.described(json.loads(json.dumps(packing.describe(params))))
-    assert described == {
-        "a/0": jax.ShapeDtypeStruct((2, 0), np.float16),
-        "b": jax.ShapeDtypeStruct((3, 4), jnp.bfloat16),
-    }
-
-
-@pytest.mark.parametrize(
-    "leaf",
-    [
-        {"dtype": "float32", "shape": [-1]},
-        {"dtype": "float32", "shape": [2.0]},
-        {"dtype": "float32", "shape": [True]},
-        {"dtype": "float32", "shape": [0, 2**62]},
-        {"dtype": "float32", "shape": [1] * 65},
-        {"dtype": "float32", "shape": 3},
-        {"dtype": "float33", "shape": [3]},
-        {"dtype": None, "shape": [3]},
-        {"dtype": "object", "shape": [3]},
-        {"dtype": "U3", "shape": [3]},
-        {"shape": [3]},
-        {"dtype": "float32"},
-        [3],
-        None,
-    ],
-    ids=str,
-)
-def test_what_describes_no_array_is_refused(leaf):
-    with pytest.raises(ValueError, match=r"^w: .* is no dtype and shape of an array$"):
-        packing.described({"w": leaf, "v": {"dtype": "float32", "shape": [3]}})
-
-
-def test_a_description_is_by_path():
-    with pytest.raises(ValueError, match="the leaves are a list, not a mapping by path"):
-        packing.described([])
-
-
-def test_a_tree_that_is_not_the_one_stored_is_named():
-    stored = packing.described(packing.describe({"a": np.ones(2, np.float32), "b": np.ones(3)}))
-    packing.check_fits(stored, {"a": np.ones(2, np.float32), "b": np.ones(3)}, name="the file x")
-    with pytest.raises(ValueError, match=r"b: the file x has shape \(3,\), the tree expected"):
-        packing.check_fits(stored, {"a": np.ones(2), "b": np.ones(4)}, name="the file x")
-    with pytest.raises(ValueError, match="the file x has other dtypes:\n  a: float32 stored, fl"):
-        packing.check_fits(stored, {"a": np.ones(2), "b": np.ones(3)}, name="the file x")

@@ -7,7 +7,6 @@ import math
 from tsjax.study.records import (
     Cost,
     Data,
-    Epoch,
     Error,
     FineTuning,
     Forecast,
@@ -16,6 +15,7 @@ from tsjax.study.records import (
     Study,
     Training,
 )
+from tsjax.training import Epoch
 
 PARAMS, PRUNABLE = 10_540_039, 10_489_856
 DENSE = Error("dense", 0.4496312, 0.4591127)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import pandas as pd
 import pytest
 
-from tsjax import costs, report, study
+from tsjax import benchmark, costs, report
 from tsjax.report import benchmark_tables as tables
+from tsjax.report import speedups
 
 PEAKS = costs.Peaks(
     "float32", 1e9, ((10**6, 1e9), (10**9, 1e8)), launch=1e-6, dispatch=1e-5, device="cpu: cpu"
@@ -45,30 +47,37 @@ def row(**fields):
         "bound": "arithmetic",
         "least_ms": 4.0,
         "over_dense": 1.0,
+        "over_eager_q1": 2.8,
+        "over_eager_q3": 3.1,
         "over_eager": 3.0,
         "over_compiled": 2.0,
         "flops_ratio": 1.0,
     }
-    return study.Row(**(about | fields))
+    return benchmark.Measurement(**(about | fields))
 
 
 TORCH = {"kernels": None, "bytes_run": None, "bound": None, "least_ms": None}
+UNTIMED = dict.fromkeys(("median_ms", "q1_ms", "q3_ms", "over_dense", "over_eager"))
 CUT = row(
     variant="structured-0.5",
     flops=2_000_000,
     median_ms=5.0,
     least_ms=2.0,
+    q1_ms=4.8,
+    q3_ms=5.5,
     over_dense=1.6,
+    over_dense_q1=1.5,
+    over_dense_q3=1.75,
     flops_ratio=2.0,
     params=600,
 )
 ROWS = (
     row(),
-    row(engine="torch-eager", median_ms=24.0, over_eager=1.0, **TORCH),
-    row(engine="torch-compiled", median_ms=None, error="Unsupported: a|b", **TORCH),
+    row(engine="torch-eager", median_ms=24.0, q1_ms=23.0, q3_ms=26.5, over_eager=1.0, **TORCH),
+    row(engine="torch-compiled", error="Unsupported: a|b", **(TORCH | UNTIMED)),
     CUT,
 )
-FOUND = study.Benchmark("./launch.sh benchmark --batches=32", {}, VERSIONS, PEAKS, ROWS)
+FOUND = benchmark.Benchmark("./launch.sh benchmark --batches=32", {}, VERSIONS, PEAKS, ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +93,27 @@ def cells(table):
 
 def test_engines_stand_side_by_side():
     (line,) = cells(tables.engines(FOUND))
-    assert (line["xla, ms"], line["torch-eager, ms"]) == ("8.00", "24.0")
+    assert (line["xla, ms"], line["torch-eager, ms"]) == (
+        "8.00 (7.50 to 9.00)",
+        "24.0 (23.0 to 26.5)",
+    )
     assert line["torch-compiled, ms"] == "–"
-    assert (line["XLA over eager"], line["XLA over compiled"]) == ("3.00×", "2.00×")
+    assert line["XLA over eager (paired)"] == "3.00× (2.80× to 3.10×)"
+    # A run from before quartiles of ratios were kept has the medians.
+    assert line["XLA over compiled (paired)"] == "2.00×"
 
 
 def test_what_was_not_compared_has_no_column():
     (line,) = cells(tables.engines(dataclasses.replace(FOUND, rows=ROWS[:2])))
-    assert line["XLA over eager"] == "3.00×"
-    assert "XLA over compiled" not in line
+    assert line["XLA over eager (paired)"].startswith("3.00×")
+    assert "XLA over compiled (paired)" not in line
 
 
 def test_cuts_are_set_against_the_dense_model():
     (line,) = cells(tables.cuts(FOUND))
-    assert (line["Dense, ms"], line["Cut, ms"]) == ("8.00", "5.00")
-    assert (line["FLOPs"], line["Speed"], line["Realised"]) == ("/ 2.00", "1.60×", "0.80")
+    assert (line["Dense, ms"], line["Cut, ms"]) == ("8.00 (7.50 to 9.00)", "5.00 (4.80 to 5.50)")
+    assert line["Speed (paired)"] == "1.60× (1.50× to 1.75×)"
+    assert (line["FLOPs"], line["Realised (paired)"]) == ("/ 2.00", "0.80")
     # At its bound of 2 ms it would be four times as fast as the dense model is.
     assert line["At most"] == "4.00×"
     assert line["Bound by, dense and cut"] == "arithmetic, arithmetic"
@@ -153,8 +168,18 @@ def test_every_row_is_in_the_csv_in_full(page):
     frame = pd.read_csv(page / "times.csv")
     assert len(frame) == len(ROWS)
     assert frame["realised"].tolist()[3] == 0.8
-    assert {"device", "precision", *(f.name for f in dataclasses.fields(study.Row))} <= {*frame}
+    assert {
+        "device",
+        "precision",
+        *(f.name for f in dataclasses.fields(benchmark.Measurement)),
+    } <= {*frame}
     assert json.loads((page / "results.json").read_text())["peaks"]["flops"] == 1e9
+
+
+def test_the_page_says_which_ratios_are_of_paired_turns(page):
+    text = " ".join((page / "README.md").read_text().split())
+    assert "*(paired)* is one of paired turns: each time is divided by the other's of" in text
+    assert "Other ratios are of medians." in text
 
 
 def test_figures_are_drawn(page):
@@ -162,6 +187,39 @@ def test_figures_are_drawn(page):
     assert "inference, batch 32" in svg
     assert "structured-0.5" in svg
     assert (page / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    text = (page / "README.md").read_text()
+    assert text.index("What cutting buys") < text.index("](speed.svg)") < text.index("What bounds")
+    assert "transformer structured-0.5, inference at batch 32: 1.60× for FLOPs / 2.00" in text
+    svg = (page / "speed.svg").read_text()
+    assert "transformer 1.60×" in svg
+    assert ">narrower<" in svg
+    assert ">compacted<" not in svg
+
+
+def test_speed_is_drawn_only_where_something_was_cut(tmp_path):
+    assert speedups.draw(dataclasses.replace(FOUND, rows=ROWS[:3])) is None
+    report.write_benchmark(dataclasses.replace(FOUND, rows=ROWS[:3]), tmp_path)
+    assert not (tmp_path / "speed.svg").exists()
+    assert "speed.svg" not in (tmp_path / "README.md").read_text()
+
+
+def test_no_two_models_share_a_colour_and_no_name_is_cut():
+    names = [f"model-with-a-name-of-its-own-{i}" for i in range(14)]
+    rows = [dataclasses.replace(row, model=name) for name in names for row in (ROWS[0], CUT)]
+    svg = speedups.draw(dataclasses.replace(FOUND, rows=tuple(rows))).svg
+    shown = re.findall(r"fill: (#\w{6})[^>]*>(model-with[^<]*) 1.60×<", svg)
+    assert sorted(name for _, name in shown) == sorted(names)
+    assert len({colour for colour, _ in shown}) == len(names)
+
+
+def test_a_compacted_variant_alone_is_a_point_without_a_line():
+    alone = dataclasses.replace(
+        FOUND, rows=(ROWS[0], dataclasses.replace(CUT, variant="compacted-0.1"))
+    )
+    plot = speedups.draw(alone)
+    assert ">compacted<" in plot.svg
+    assert ">narrower<" not in plot.svg
+    assert plot.caption.endswith("is the speed of a model's smallest variant.")
 
 
 def test_one_engine_alone_is_compared_with_none():

@@ -8,7 +8,8 @@ import pytest
 import report_example as example
 
 from tsjax import report
-from tsjax.study.records import Epoch, Error, Training
+from tsjax.study.records import Error, SparseTraining, Training
+from tsjax.training import Epoch
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -255,6 +256,22 @@ def test_cost_says_what_an_empty_call_takes_and_what_was_not_counted(tmp_path, p
     costs = tuple(dataclasses.replace(c, uncounted={"sort": 2}) for c in example.study().costs)
     text = Page(render(tmp_path, example.study(costs=costs))).text
     assert "Not counted, because no rule says how many operations they take: sort (2 times)" in text
+
+
+def test_a_further_question_has_a_section(tmp_path, page):
+    found = SparseTraining(
+        "rigl", 600, 1000, 650, 1050, 4_000_000, 1_000_000, 0.5, 0.4, example.training(2, 0.9, 0.6)
+    )
+    shown = render(tmp_path, example.study(answers={"sparse": found, "other": "unknown here"}))
+    assert "question-sparse" in Page(shown).ids
+    text = Page(shown).text
+    assert "Trained sparse" in text
+    start = shown.index('<th scope="row">rigl</th>')
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", shown[start : shown.index("</tr>", start)])
+    assert cells[:5] == ["0.6000", "650", "0.500", "0.400", "1.11×"]
+    assert "0.6,600,1000,650,1050,0.5" in (tmp_path / "tables" / "sparse.csv").read_text()
+    assert "question-" not in page
+    assert "unknown here" not in text
 
 
 def test_revived_weights_are_a_warning(tmp_path, page):

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsjax.structure import axes
-from tsjax.structure.axes import ONE, Dim, Product, Sum
-from tsjax.structure.layout import places
+from tsjax.structure.axes import ONE, Dim, Product, Sum, places
 
 WHY = "they cannot be followed"
 

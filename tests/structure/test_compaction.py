@@ -12,7 +12,7 @@ from jax import lax
 from random_layers import mystery
 
 from tsjax import pruning, structure
-from tsjax.structure.rules import RULES
+from tsjax.structure.primitives import PRIMITIVES, Primitive
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 SERIES = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 4)), jnp.float32)
@@ -31,6 +31,13 @@ def without(params, **places):
         for index in where if isinstance(where, list) else [where]:
             mask[name][index] = False
     return mask
+
+
+def unit_mask(groups, params, keep):
+    """A mask that cuts all weights of the units that are not kept."""
+    plan = structure.plan(groups, params, keep=keep)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape), params)
+    return jax.tree.map(lambda leaf: leaf > 0, structure.zero(ones, plan))
 
 
 def gone_of(plan):
@@ -528,7 +535,7 @@ def test_a_rule_says_which_axes_are_the_same_but_not_what_becomes_of_zeros(monke
         return mystery.bind(jnp.tanh(x @ params["up"])) @ params["down"]
 
     params = {name: MLP[name] for name in ("up", "down")}
-    monkeypatch.setitem(RULES, "test_mystery", lambda eqn: [eqn.ins[0]])
+    monkeypatch.setitem(PRIMITIVES, "test_mystery", Primitive(lambda eqn: [eqn.ins[0]]))
     assert structure.find_groups(fn, params, X)["up:1"].frozen is None
     assert compacted(fn, params, without(params, up=(ALL, 1), down=[1, 4]), X) == {}
 
@@ -538,7 +545,7 @@ def test_a_rule_in_place_of_ours_is_not_ours(monkeypatch):
         return jnp.cumsum(x @ params["up"], axis=-1) @ params["down"]
 
     params = {name: MLP[name] for name in ("up", "down")}
-    monkeypatch.setitem(RULES, "cumsum", lambda eqn: [eqn.ins[0]])
+    monkeypatch.setitem(PRIMITIVES, "cumsum", Primitive(lambda eqn: [eqn.ins[0]]))
     assert compacted(fn, params, without(params, up=(ALL, 1)), X) == {}
 
 

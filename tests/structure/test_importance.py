@@ -382,6 +382,7 @@ def test_weights_judge_what_no_input_reaches():
     near(found[groups.on("router", 1)[0].name], want / want.mean(), 1e-5)
 
 
+@pytest.mark.long
 def test_crossformers_routers_have_activations():
     sizes = {"enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 6, "label_len": 0, "pred_len": 3}
     sizes |= {"seg_len": 3, "d_model": 4, "n_heads": 2, "d_ff": 4, "e_layers": 1, "factor": 3}

@@ -1,5 +1,6 @@
 """Plans: targets are met to one step, options hold, and what is refused is said."""
 
+import dataclasses
 import math
 
 import jax
@@ -170,10 +171,36 @@ def test_latency_is_met_with_few_measurements():
     by_size = structure.plan(groups, params, target=structure.Params(0.4))
     assert by_time.sizes == by_size.sizes
     assert by_time.got == pytest.approx(by_size.got)
-    before, after = by_time.latency
+    before, after = by_time.measured
     assert (before, after) == pytest.approx([1e-6 * n for n in by_size.params])
     assert len(calls) < 30
-    assert by_size.latency is None
+    assert by_size.measured == by_size.params
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestLeaf:
+    """A target from outside: this share of the dense model's largest leaf."""
+
+    share: float
+
+    def measurer(self, groups, params):
+        assert jax.tree.structure(params) == groups.structure
+        return lambda sizes: max(map(math.prod, groups.shapes(sizes).values()))
+
+
+@each_function
+def test_a_target_of_your_own(name):
+    _, params, groups = FOUND[name]
+    plan = structure.plan(groups, params, target=LargestLeaf(0.4))
+    assert isinstance(plan.target, structure.Target)
+    before, after = (
+        max(leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (params, structure.slice(params, plan))
+    )
+    assert plan.measured == (before, after)
+    assert plan.got == after / before == pytest.approx(plan.asked, abs=0.1)
+    with pytest.raises(ValueError, match=r"LargestLeaf\(0.0001\) cannot be reached"):
+        structure.plan(groups, params, target=LargestLeaf(1e-4))
 
 
 # Which units.
@@ -348,7 +375,7 @@ def test_targets_out_of_reach_are_explained():
     )
     # Of the 8 elements left, 3 go with three of the four inputs, 1 with one of the two outputs.
     assert lines[1:] == [
-        "  a:0 (4 units, 38% of what is left): input 0, axis 1",
+        f"  a:0 (4 units, 38% of what is left): {groups['a:0'].frozen}",
         "  c:1 (2 units, 12% of what is left): output 0, axis 1",
     ]
     with pytest.raises(ValueError, match=r"Flops\(0.1\) cannot be reached") as error:

@@ -1,27 +1,25 @@
-"""Random networks: no counterexample to what the groups of a function promise.
-
-TSJAX_RANDOM_NETWORKS is the number of networks; some hundred where it is not set.
-"""
-
-import os
+"""Random networks: no counterexample to what groups, slices and compaction promise."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from conftest import examples
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from random_layers import LAYERS
 from random_networks import INPUTS, double_precision, networks
+from test_compaction import unit_mask
 
 from tsjax import structure, trees
 
-EXAMPLES = int(os.environ.get("TSJAX_RANDOM_NETWORKS", "320"))
 UNKNOWN = [layer for layer in LAYERS if layer.unknown]
 
 
-def examples(share):
+def tried(short, long):
+    """So many networks; nearly all the time is that of compiling them."""
     return settings(
-        max_examples=max(1, round(share * EXAMPLES)),
+        max_examples=examples(short, long),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
@@ -31,6 +29,13 @@ def examples(share):
 def _in_double_precision():
     with double_precision():
         yield
+
+
+def groups_of(network):
+    """The groups of a network of which something can be cut; others show nothing."""
+    groups = structure.find_groups(network, network.params, *INPUTS)
+    assume(groups.free)
+    return groups
 
 
 def sizes_of(group, rng):
@@ -82,12 +87,12 @@ def check_layout(groups, params, keep):
     )
 
 
-@examples(0.6)
+@tried(40, 192)
 @given(networks(), st.integers(0, 2**16))
 def test_networks_can_be_cut_anywhere(network, seed):
     """Groups are found, every free one can be cut, and the order of its units does not matter."""
     rng, params = np.random.default_rng(seed), network.params
-    groups = structure.find_groups(network, params, *INPUTS)
+    groups = groups_of(network)
     want = jax.eval_shape(network, params, *INPUTS)
     joint = {g.name: sizes_of(g, rng) for g in groups.free}
     check_layout(groups, params, joint)
@@ -96,7 +101,7 @@ def test_networks_can_be_cut_anywhere(network, seed):
         assert jax.eval_shape(network, small, *INPUTS) == want, keep
     run = jax.jit(network)
     full = run(params, *INPUTS)
-    if seed % 4 == 0:  # Nearly all the time is compilation.
+    if seed % 4 == 0:
         for name, cut in run(small, *INPUTS).items():
             assert np.isfinite(cut).all() or not np.isfinite(full[name]).all(), name
     if not network.random:
@@ -104,12 +109,12 @@ def test_networks_can_be_cut_anywhere(network, seed):
         close(run(permuted(params, groups, orders), *INPUTS), full)
 
 
-@examples(0.3)
+@tried(20, 96)
 @given(networks(exact=True), st.integers(0, 2**16))
 def test_cut_networks_equal_those_with_zeros(network, seed):
     """Away from norms and selections, a unit that is cut is one whose weights are zero."""
     rng, params = np.random.default_rng(seed), network.params
-    groups = structure.find_groups(network, params, *INPUTS)
+    groups = groups_of(network)
     plan = structure.plan(groups, params, keep={g.name: sizes_of(g, rng) for g in groups.free})
     run = jax.jit(network)
     small, zeroed = structure.slice(params, plan), structure.zero(params, plan)
@@ -117,7 +122,7 @@ def test_cut_networks_equal_those_with_zeros(network, seed):
 
 
 @pytest.mark.parametrize("layer", UNKNOWN, ids=lambda layer: layer.name)
-@examples(0.05)
+@tried(4, 16)
 @given(data=st.data())
 def test_what_is_unknown_is_frozen_and_named(layer, data):
     network = data.draw(networks(must=layer))
@@ -127,3 +132,52 @@ def test_what_is_unknown_is_frozen_and_named(layer, data):
     for path, primitive in network.unknown.items():
         for group in groups.on(path, 1):
             assert primitive in str(group.frozen), f"{group.name}: {group.frozen}"
+
+
+# Compaction.
+
+
+def random_mask(groups, params, rng):
+    """Some weights, and some members of some units."""
+    density = rng.choice([1.0, 0.7, 0.3])
+    masks = {
+        path: rng.random(np.shape(leaf)) < (density if np.ndim(leaf) > 1 else 1)
+        for path, leaf in trees.by_path(params).items()
+    }
+    for group in groups:
+        for member in group.members:
+            cut = (rng.random(group.size) < 0.3).nonzero()[0]
+            at = [slice(None)] * masks[member.path].ndim
+            at[member.axis] = np.isin(member.units, cut)
+            masks[member.path][tuple(at)] = False
+    for path, leaf in trees.by_path(params).items():
+        masks[path] |= not jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return trees.map_with_path(lambda path, _: masks[path], params)
+
+
+@tried(16, 60)
+@given(networks(), st.integers(0, 2**16))
+def test_compacted_networks_equal_masked_ones(network, seed):
+    """Of networks that lose a unit; what loses none is what it was."""
+    params, groups = network.params, groups_of(network)
+    mask = random_mask(groups, params, np.random.default_rng(seed))
+    small, plan = structure.compact(network, params, mask, *INPUTS, groups=groups)
+    assume(plan.sizes != {group.name: group.size for group in groups})
+    masked = jax.tree.map(lambda leaf, keep: np.where(keep, leaf, 0), params, mask)
+    run = jax.jit(network)
+    want = run(masked, *INPUTS)
+    # Zeros times infinity are taken for zeros.
+    assume(all(np.isfinite(each).all() for each in want.values()))
+    close(run(small, *INPUTS), want)
+
+
+@tried(12, 24)
+@given(networks(exact=True), st.integers(0, 2**16))
+def test_units_without_weights_go(network, seed):
+    """Away from norms and selections all of them do, but for one of a group."""
+    rng, params, groups = np.random.default_rng(seed), network.params, groups_of(network)
+    chosen = {g.name: sizes_of(g, rng) for g in groups.free}
+    mask = unit_mask(groups, params, chosen)
+    plan = structure.compact(network, params, mask, *INPUTS, groups=groups)[1]
+    for name, units in chosen.items():
+        assert plan.sizes[name] == 1 or {*plan.keep[name]} <= {*units}, name

@@ -62,34 +62,76 @@ def assert_same_partition(a, b):
     assert ((a < 0) == (b < 0)).all()
 
 
-@cases
-def test_every_free_group_can_be_cut_to_any_size(case):
+def check_that_it_runs(case, keeps):
+    """Without running it: that the function takes leaves of these sizes, for the same outputs."""
     fn, params, inputs, groups = analysed(case)
     want = jax.eval_shape(fn, params, *inputs)
-    rng = np.random.default_rng(0)
-    trials = [
-        {g.name: rng.permutation(g.size)[:size]} for g in groups.free for size in range(1, g.size)
-    ]
-    trials += [
-        {g.name: rng.permutation(g.size)[: rng.integers(1, g.size)] for g in groups.free}
-        for _ in range(5)
-    ]
-    for keep in trials:
-        small = structure.slice(params, structure.plan(groups, params, keep=keep))
+    shapes = jax.eval_shape(lambda: params)
+    for keep in keeps:
+        small = structure.slice(shapes, structure.plan(groups, params, keep=keep))
         assert jax.eval_shape(fn, small, *inputs) == want, keep
 
 
+def some_of_all(groups, rng):
+    return {g.name: rng.permutation(g.size)[: rng.integers(1, g.size)] for g in groups.free}
+
+
 @cases
-def test_cut_models_run_and_exact_groups_equal_zeroed_ones(case):
+def test_every_free_group_can_be_cut(case):
+    """To one unit, to half, and by one; and all groups at once."""
+    groups, rng = analysed(case)[-1], np.random.default_rng(0)
+    sizes = {g.name: sorted({1, g.size // 2, g.size - 1} - {0}) for g in groups.free}
+    each = [
+        {name: rng.permutation(groups[name].size)[:n]} for name, ns in sizes.items() for n in ns
+    ]
+    check_that_it_runs(case, [*each, some_of_all(groups, rng)])
+
+
+@pytest.mark.long
+@cases
+def test_every_free_group_can_be_cut_to_any_size(case):
+    groups, rng = analysed(case)[-1], np.random.default_rng(0)
+    each = [
+        {g.name: rng.permutation(g.size)[:size]} for g in groups.free for size in range(1, g.size)
+    ]
+    check_that_it_runs(case, [*each, *(some_of_all(groups, rng) for _ in range(5))])
+
+
+def without_first(groups, names):
+    return {name: range(1, groups[name].size) for name in names}
+
+
+def check_against_zeros(case, keep, exact):
+    """A cut model gives numbers, those of the zeroed one where cutting is exact."""
     fn, params, inputs, groups = analysed(case)
-    exact = {axis_group(groups, text).name for text in case.exact}
+    plan, run = structure.plan(groups, params, keep=keep), jax.jit(fn)
+    got = run(structure.slice(params, plan), *inputs)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got)), keep
+    if exact:
+        zeroed = run(structure.zero(params, plan), *inputs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, zeroed)
+
+
+def exact_groups(case):
+    return {axis_group(analysed(case)[-1], text).name for text in case.exact}
+
+
+@cases
+def test_cut_models_run_and_where_exact_equal_zeroed_ones(case):
+    groups, exact = analysed(case)[-1], exact_groups(case)
+    every = {group.name for group in groups.free}
+    if exact:
+        check_against_zeros(case, without_first(groups, exact), exact=True)
+    if every - exact:
+        check_against_zeros(case, without_first(groups, every), exact=False)
+
+
+@pytest.mark.long
+@cases
+def test_each_cut_model_runs_and_if_exact_equals_the_zeroed_one(case):
+    groups, exact = analysed(case)[-1], exact_groups(case)
     for group in groups.free:
-        plan = structure.plan(groups, params, keep={group.name: range(1, group.size)})
-        got = fn(structure.slice(params, plan), *inputs)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got)), group.name
-        if group.name in exact:
-            zeroed = fn(structure.zero(params, plan), *inputs)
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, zeroed)
+        check_against_zeros(case, without_first(groups, [group.name]), group.name in exact)
 
 
 def test_the_zoo_is_large():

@@ -1,18 +1,21 @@
 """Masks as the settings ask: criteria, scopes, blocks and complex weights on a trained model."""
 
 import functools
+import types
 
 import jax
 import numpy as np
 import pytest
+from forecasters import shapes
 
-from tsjax import pruning, study, trees
-from tsjax.study import criteria
+from tsjax import models, pruning, study, trees
+from tsjax.study import criteria, prunable
 
 TINY = {
     "seq_len": 12, "label_len": 4, "pred_len": 6, "d_model": 8, "n_heads": 2, "e_layers": 1,
     "d_ff": 8, "batch_size": 16, "calibration_batches": 3,
 }  # fmt: skip
+TINY_SPARSE = {name: value for name, value in TINY.items() if name != "calibration_batches"}
 
 
 @functools.cache
@@ -41,6 +44,17 @@ def test_every_criterion_gives_exact_masks_of_its_own(criterion):
         assert np.any(leaves(mask) != leaves(pruner().mask(0.3)))
 
 
+def test_another_criterion_is_a_function_and_a_row_of_the_table(monkeypatch):
+    def mostly_the_first(task, trained, batches, where):
+        return jax.tree.map(lambda w: abs(w).at[(0,) * w.ndim].multiply(10), trained.params)
+
+    monkeypatch.setitem(study.CRITERIA, "toy", mostly_the_first)
+    first = [leaf.ravel()[0] for leaf in jax.tree.leaves(pruner(criterion="toy").scores)]
+    assert first == [10 * abs(w.ravel()[0]) for w in jax.tree.leaves(parts()[1].params)]
+    kept, prunable = pruning.count(pruner(criterion="toy").mask(0.3), pruning.kernels)
+    assert kept == prunable - round(0.7 * prunable)
+
+
 def test_the_default_is_the_published_studys_global_magnitude():
     _, trained = parts()
     expected = pruning.select(pruning.magnitude(trained.params), 0.3)
@@ -49,7 +63,7 @@ def test_the_default_is_the_published_studys_global_magnitude():
 
 def test_saliency_is_the_mean_over_calibration_batches():
     task, trained = parts()
-    starts = list(criteria._calibration(task, study.PruneSettings.make(**TINY)))
+    starts = list(criteria.calibration(task, 3))
     assert [len(batch) for batch in starts] == [16] * 3
     rows = np.concatenate(starts)
     assert len(set(rows.tolist())) == 48
@@ -80,6 +94,70 @@ def test_scopes_and_blocks():
     kernel = np.asarray(block["encoder"]["layer_0"]["feed_forward"]["up"]["kernel"])
     kernel = kernel[: kernel.shape[0] // 2 * 2].reshape(-1, 2, kernel.shape[1] // 2, 2)
     assert np.all(kernel.all((1, 3)) == kernel.any((1, 3)))
+
+
+SMALL = {
+    "seq_len": 12, "label_len": 6, "pred_len": 6, "d_model": 14, "n_heads": 2, "d_ff": 10,
+    "e_layers": 1, "modes": 3, "seg_len": 6, "factor": 2,
+}  # fmt: skip
+FORECASTS = ("output_projection/kernel",)
+TRENDS = ("decoder/layer_0/trend_projection/kernel", "output_projection/kernel")
+PREDICTIONS = tuple(f"decoder/layer_{i}/output_projection/kernel" for i in range(2))
+
+
+def exempt(name, where, **fields):
+    """The kernels of a model that ``where`` leaves out."""
+    given = {"enc_in": 7, "dec_in": 7, "c_out": 7, **SMALL, **fields}
+    known = models.fields(name)
+    config = models.config(name, "paper", **{k: v for k, v in given.items() if k in known})
+    prunes = prunable.EXEMPT[where](types.SimpleNamespace(config=config))
+    leaves = trees.by_path(shapes(config).params).items()
+    kernels = {p: v for p, v in leaves if pruning.all_kernels(p, v)}
+    return tuple(path for path, leaf in kernels.items() if not prunes(path, leaf))
+
+
+@pytest.mark.parametrize(
+    ("name", "by_role", "of_seven"),
+    [
+        ("transformer", FORECASTS, FORECASTS),
+        ("informer", FORECASTS, FORECASTS),
+        ("autoformer", FORECASTS, TRENDS),
+        ("fedformer", FORECASTS, TRENDS),
+        ("crossformer", PREDICTIONS, ()),
+    ],
+)
+def test_what_is_exempt_by_its_role_and_by_the_published_studys_rule(name, by_role, of_seven):
+    assert exempt(name, "output_projection") == by_role
+    assert exempt(name, "seven_outputs") == of_seven
+    eight = {"enc_in": 8, "dec_in": 8, "c_out": 8}
+    assert exempt(name, "output_projection", **eight) == by_role
+    assert exempt(name, "seven_outputs", **eight) == ()
+
+
+def test_the_published_studys_rule_is_the_number_of_a_whole_layers_outputs():
+    # Heads are 7 wide here, but a layer has both.
+    assert exempt("transformer", "seven_outputs", d_model=14, n_heads=2) == FORECASTS
+    one_head = [f"{block}_attention" for block in ("self", "cross")]
+    narrow = exempt("transformer", "seven_outputs", d_model=7, n_heads=1, d_ff=7)
+    assert {f"decoder/layer_0/{block}/query/kernel" for block in one_head} <= set(narrow)
+    assert "encoder/layer_0/feed_forward/up/kernel" in narrow
+    assert exempt("crossformer", "seven_outputs", seg_len=7) == PREDICTIONS
+    wavelets = exempt("fedformer", "seven_outputs", version="wavelets", wavelet_c=7, cross_c=2)
+    assert wavelets == TRENDS
+
+
+@pytest.mark.parametrize("preset", ["corrected", "tslib", "paper"])
+def test_what_a_preset_prunes(preset):
+    settings = study.PruneSettings.make(preset=preset, size="small", model="crossformer", **TINY)
+    task = study.set_up(settings)
+    trained = study.Trained(task.params, task.state, None, None)
+    found = study.pruner(task, trained, settings)
+    kept = pruning.summary(found.mask(0.1))["decoder/layer_0/output_projection/kernel"]
+    assert (kept[0] < kept[1]) is (preset == "paper")
+    sparse = study.SparseSettings.make(
+        preset=preset, size="small", model="crossformer", **TINY_SPARSE
+    )
+    assert prunable.prunable(task, sparse.exempt, prune_complex=False) is found.where
 
 
 def test_fourier_weights_are_pruned_by_choice_and_counted_once():

@@ -32,7 +32,7 @@ def test_every_model_goes_through_the_study(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.state, trained.state)
 
     pruner = study.pruner(task, trained, settings)
-    (rung,) = study.ladder(task, trained, pruner, settings.densities)
+    (rung,) = study.rungs(task, trained, pruner, settings.densities)
     assert abs(rung.kept - 0.5 * rung.prunable) < 1
     tuned = study.fine_tune(task, trained, pruner, 0.5, 1)
     assert tuned.record.revived == 0

@@ -1,9 +1,11 @@
 """Pruning in PyTorch: masks are those of tsjax; smaller models run, or say why not."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
+from forecasters import shapes
 
 torch = pytest.importorskip("torch", reason="the PyTorch side needs torch")
 
@@ -11,7 +13,9 @@ from pytorch_cases import config_of, forecaster_of, inputs_of  # noqa: E402
 
 from third_party import pytorch  # noqa: E402
 from third_party.pytorch.layers import Attention  # noqa: E402
-from tsjax import interop, pruning  # noqa: E402
+from tsjax import interop, models, pruning, trees  # noqa: E402
+from tsjax.interop.torch_names import NAMES  # noqa: E402
+from tsjax.study.prunable import EXEMPT  # noqa: E402
 
 
 @pytest.mark.parametrize("variant", ["transformer brief", "fedformer brief"])
@@ -26,6 +30,32 @@ def test_the_same_weights_are_pruned(variant):
     for key, weight in module.state_dict().items():
         np.testing.assert_array_equal(weight.numpy(), want[key], err_msg=key)
         assert torch.equal(weight, given[key]), key
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+@pytest.mark.parametrize(
+    "variant", ["transformer", "informer", "autoformer paper", "fedformer paper", "wavelets tslib",
+                "crossformer"],
+)  # fmt: skip
+def test_the_published_studys_rule_is_that_of_linear_and_convolution_layers(variant, channels):
+    config = config_of(variant)
+    config = dataclasses.replace(config, enc_in=channels, dec_in=channels, c_out=channels)
+    module = pytorch.create(config)
+    layers = {
+        f"{path}.weight"
+        for path, layer in module.named_modules(remove_duplicate=False)
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d) and layer.weight.shape[0] != 7
+    }
+    prunes = EXEMPT["seven_outputs"](types.SimpleNamespace(config=config))
+    names = NAMES[models.name_of(config)](config).items()
+    keys = {path: (k,) if isinstance(k, str) else k for path, (k, _) in names}
+    chosen = {
+        key
+        for path, leaf in trees.by_path(shapes(config).params).items()
+        if prunes(path, leaf)
+        for key in keys[path]
+    }
+    assert chosen == layers
 
 
 def test_training_leaves_pruned_weights_at_zero():

@@ -23,14 +23,19 @@ third of the time of pooling at 144 steps, and as long at some 450; it also leav
 class MovingAverage(nn.Module):
     """Centred moving average over time, [B, L, D] -> [B, L, D].
 
-    An even window has one step more before its centre than after it. Beyond the ends there are the
-    first and the last step again (``edge``), or ``zeros``, which count.
+    Beyond the ends there are the first and the last step again (``edge``), or ``zeros``, which
+    count. An even window has one step more before its centre with ``edge``, behind it with
+    ``zeros``.
     """
 
     def __init__(self, steps: int, padding: str, length: int):
         super().__init__()
         self.steps = steps
-        self.mode = "replicate" if padding == "edge" else "constant"
+        shorter, longer = (steps - 1) // 2, steps // 2
+        if padding == "edge":
+            self.mode, self.around = "replicate", (longer, shorter, 0, 0)
+        else:
+            self.mode, self.around = "constant", (shorter, longer, 0, 0)
         if length <= LONGEST_PRODUCT:
             matrix = self._pooled(torch.eye(length)[None])[0].contiguous()
             self.register_buffer("matrix", matrix, persistent=False)
@@ -42,8 +47,7 @@ class MovingAverage(nn.Module):
         return self._pooled(x) if self.matrix is None else self.matrix @ x
 
     def _pooled(self, x: Tensor) -> Tensor:
-        around = (self.steps // 2, (self.steps - 1) // 2, 0, 0)
-        padded = functional.pad(x.transpose(1, 2).unsqueeze(2), around, self.mode)
+        padded = functional.pad(x.transpose(1, 2).unsqueeze(2), self.around, self.mode)
         # In two dimensions: PyTorch's one-dimensional pooling takes longer on a CPU.
         return functional.avg_pool2d(padded, (1, self.steps), 1).squeeze(2).transpose(1, 2)
 
@@ -55,13 +59,11 @@ class Decompose(nn.Module):
     softmax over a linear function of the element's own value.
     """
 
-    def __init__(self, c: DecompositionConfig, length: int):
+    def __init__(self, moving_avg: int | tuple[int, ...], padding: str, length: int):
         super().__init__()
-        windows = c.moving_avg if isinstance(c.moving_avg, tuple) else (c.moving_avg,)
-        self.averages = nn.ModuleList(
-            MovingAverage(steps, c.moving_avg_padding, length) for steps in windows
-        )
-        self.layer = nn.Linear(1, len(windows)) if isinstance(c.moving_avg, tuple) else None
+        windows = moving_avg if isinstance(moving_avg, tuple) else (moving_avg,)
+        self.averages = nn.ModuleList(MovingAverage(steps, padding, length) for steps in windows)
+        self.layer = nn.Linear(1, len(windows)) if isinstance(moving_avg, tuple) else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, L, D] -> (season, trend)."""
@@ -118,8 +120,8 @@ class EncoderLayer(nn.Module):
         )
         self.conv1 = Pointwise(d_model, d_ff, bias=False)
         self.conv2 = Pointwise(d_ff, d_model, bias=False)
-        self.decomp1 = Decompose(c, c.seq_len)
-        self.decomp2 = Decompose(c, c.seq_len)
+        self.decomp1 = Decompose(c.moving_avg, c.moving_avg_padding, c.seq_len)
+        self.decomp2 = Decompose(c.moving_avg, c.moving_avg_padding, c.seq_len)
         self.activation = activation(c.activation)
         self.dropout = nn.Dropout(c.dropout)
 
@@ -153,9 +155,9 @@ class DecoderLayer(nn.Module):
         )
         self.conv1 = Pointwise(d_model, d_ff, bias=False)
         self.conv2 = Pointwise(d_ff, d_model, bias=False)
-        self.decomp1 = Decompose(c, c.dec_len)
-        self.decomp2 = Decompose(c, c.dec_len)
-        self.decomp3 = Decompose(c, c.dec_len)
+        self.decomp1 = Decompose(c.moving_avg, c.moving_avg_padding, c.dec_len)
+        self.decomp2 = Decompose(c.moving_avg, c.moving_avg_padding, c.dec_len)
+        self.decomp3 = Decompose(c.moving_avg, c.moving_avg_padding, c.dec_len)
         self.projection = nn.Conv1d(
             d_model, c.c_out, 3, padding=1, padding_mode="circular", bias=False
         )
@@ -217,7 +219,7 @@ class DecompositionForecaster(nn.Module):
     def __init__(self, c: DecompositionConfig, mixes: Mixes, *, positions: bool):
         super().__init__()
         self.first, self.pred_len = c.seq_len - c.label_len, c.pred_len
-        self.decomp = Decompose(c, c.seq_len)
+        self.decomp = Decompose(c.input_moving_avg, c.moving_avg_padding, c.seq_len)
         self.enc_embedding = DataEmbedding(c, c.enc_in, c.d_model, positions=positions)
         self.dec_embedding = DataEmbedding(c, c.dec_in, c.decoder_width, positions=positions)
         self.encoder = Encoder(c, mixes)

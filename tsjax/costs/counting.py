@@ -17,7 +17,7 @@ from jax.extend import core
 from tsjax import trees
 from tsjax.costs.origins import NOWHERE, Origin, leaf
 from tsjax.costs.walking import VIEWS, Products, walk
-from tsjax.work import bytes_of, size_of
+from tsjax.jaxprs import bytes_of, size_of
 
 PyTree = Any
 
@@ -38,9 +38,10 @@ class Count:
       comparisons: comparisons of sorts, top-k and argmax, which are not in `flops`.
       uncounted: {primitive: times it occurs} where there was no rule; their work is in no other
         figure.
-      params: number of elements in params.
-      param_bytes: bytes of params.
-      input_bytes: bytes of the other inputs.
+      params: number of elements in params; where the first argument has a part ``params``, as
+        a :class:`tsjax.forecaster.Forecaster` has, of that part alone.
+      param_bytes: bytes of these.
+      input_bytes: bytes of all else that goes in.
       output_bytes: bytes of the outputs.
       intermediate_bytes: bytes of all other results, views of others (reshape, broadcast) left out,
         those of a loop once a turn. So much is written, and read at least once, if nothing is
@@ -76,7 +77,8 @@ class Count:
         on (a dead unit's activation) and the gradients of pruned weights still count.
 
         Args:
-          mask: tree of bool arrays with the structure and shapes of params; True is kept.
+          mask: tree of bool arrays with the structure and shapes of params, or of its part
+            ``params`` where it has one; True is kept.
 
         Returns:
           FLOPs, rounded to an integer.
@@ -85,15 +87,14 @@ class Count:
           ValueError: with all leaf paths where mask and params differ, or that are not bool.
         """
         arrays = jax.tree.map(np.asarray, mask)
-        trees.check_same_structure(arrays, self._like, name="mask", like_name="params")
-        kept = trees.by_path(arrays)
+        kept = trees.leaves_like(arrays, self._like, name="mask", like_name="params")
         wrong = [f"{path}: {a.dtype}" for path, a in kept.items() if a.dtype != np.bool_]
         if wrong:
             raise ValueError("mask must have bool leaves, but has:\n  " + "\n  ".join(wrong))
         pruned = {p: 1 - Fraction(int(a.sum()), a.size) if a.size else 0 for p, a in kept.items()}
 
         def density(origin: Origin) -> Fraction:
-            return 1 - sum((share * pruned[path] for path, share in origin), Fraction(0))
+            return 1 - sum((share * pruned.get(path, 0) for path, share in origin), Fraction(0))
 
         skipped = sum(
             flops * (1 - density(lhs) * density(rhs))
@@ -105,13 +106,14 @@ class Count:
 def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
     """Counts the floating-point operations of `fn(params, *inputs)` by tracing it.
 
-    The rules per primitive are in `tsjax.work` and in docs/costs.md. A loop whose length the
+    The rules per primitive are in `tsjax.flop_rules` and in docs/costs.md. A loop whose length the
     program does not fix (`while`) counts one turn, and is listed in `uncounted`; of a `cond`, the
     branch with the most flops counts.
 
     Args:
       fn: function of arrays, jitted or not; its outputs may be any tree of arrays.
-      params: tree of arrays or `jax.ShapeDtypeStruct`; its leaves are the ones in `by_leaf`.
+      params: tree of arrays or `jax.ShapeDtypeStruct`; its leaves are the ones in `by_leaf`. A
+        forecaster will do: `count(models.forecast, forecaster, *inputs)`.
       *inputs: further arguments: trees of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
@@ -124,6 +126,10 @@ def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
     tally, _ = walk(closed.jaxpr, origins, (), [True] * len(closed.jaxpr.outvars))
 
     leaves = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in param_vars]
+    weights = [
+        var for path, var in zip(paths, param_vars, strict=True) if trees.in_params(path)
+    ] or param_vars
+    total = sum(map(bytes_of, closed.jaxpr.invars))
     return Count(
         flops=tally.flops,
         macs=tally.macs,
@@ -132,9 +138,9 @@ def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
         by_leaf=_by_leaf(paths, tally.products),
         comparisons=tally.comparisons,
         uncounted=dict(tally.uncounted),
-        params=sum(size_of(var) for var in param_vars),
-        param_bytes=sum(map(bytes_of, param_vars)),
-        input_bytes=sum(map(bytes_of, input_vars)),
+        params=sum(map(size_of, weights)),
+        param_bytes=sum(map(bytes_of, weights)),
+        input_bytes=total - sum(map(bytes_of, weights)),
         output_bytes=sum(map(bytes_of, closed.jaxpr.outvars)),
         intermediate_bytes=tally.result_bytes - sum(map(bytes_of, _results(closed.jaxpr))),
         _products=tally.products,

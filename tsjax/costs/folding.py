@@ -7,15 +7,7 @@ from jax.extend import core
 
 from tsjax.costs.origins import NOWHERE
 from tsjax.costs.walking import walk_equation
-from tsjax.work import needed
-
-# Primitives that run one program on their own operands.
-_CALLS = {
-    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint"), "jaxpr"),
-    **dict.fromkeys(
-        ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"
-    ),
-}
+from tsjax.jaxprs import CALLS, bodies, needed
 
 
 def constant_flops(closed: core.ClosedJaxpr) -> int:
@@ -52,10 +44,9 @@ def _constant(
             pass
         elif not outs[0]:
             flops += walk_equation(eqn, [NOWHERE] * len(ins), (), used)[0].flops
-        elif (name := _CALLS.get(eqn.primitive.name)) and not eqn.effects:
-            body = eqn.params[name]
-            inner = body.jaxpr if isinstance(body, core.ClosedJaxpr) else body
-            more, outs = _constant(inner, ins, used)
+        elif eqn.primitive.name in CALLS and not eqn.effects:
+            (body,) = bodies(eqn)
+            more, outs = _constant(body.jaxpr, ins, used)
             flops += more
         known.update(zip(eqn.outvars, outs, strict=True))
     return flops, [depends(var) for var in jaxpr.outvars]

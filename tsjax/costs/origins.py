@@ -7,10 +7,11 @@ Arithmetic ends the trail: `x @ (w * s)` is no product with `w`.
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from jax.extend import core
 
-from tsjax.work import size_of
+from tsjax.jaxprs import CASTS, size_of, sources
 
 Origin = frozenset[tuple[str, Fraction]]
 """{(leaf path, share of the value's elements that come from the leaf)}; empty: from no leaf."""
@@ -33,23 +34,8 @@ def _mix(parts: Sequence[tuple[Origin, Fraction]]) -> Origin:
 
 
 def _first(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
-    return [origins[0]] * len(eqn.outvars)
-
-
-def _each(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
     del eqn
-    return list(origins)
-
-
-def _join(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
-    total = max(1, size_of(eqn.outvars[0]))
-    sizes = [Fraction(size_of(var), total) for var in eqn.invars]
-    return [_mix(list(zip(origins, sizes, strict=True)))]
-
-
-def _pad(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
-    share = Fraction(size_of(eqn.invars[0]), max(1, size_of(eqn.outvars[0])))
-    return [_mix([(origins[0], min(Fraction(1), share))])]
+    return [origins[0]]
 
 
 def _complex(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
@@ -64,20 +50,10 @@ def _select(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
     return [cases.pop() if len(cases) == 1 else NOWHERE]
 
 
-# `gather` isn't here: a row looked up in an embedding is an activation, and which rows is data.
-_FOLLOW: dict[str, Callable[[core.JaxprEqn, Sequence[Origin]], list[Origin]]] = {
-    **dict.fromkeys(
-        (
-            *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "tile"),
-            *("slice", "dynamic_slice", "split", "unstack", "real", "imag", "conj", "name"),
-            *("convert_element_type", "reduce_precision", "copy", "copy_p", "stop_gradient"),
-            *("sharding_constraint", "layout_constraint", "reshard"),
-        ),
-        _first,
-    ),
-    **dict.fromkeys(("optimization_barrier", "device_put", "pvary"), _each),
-    **dict.fromkeys(("concatenate", "stack"), _join),
-    "pad": _pad,
+# What follows leaves in another way than `sources` does. `gather` follows none: a row looked up in
+# an embedding is an activation, and which rows is data.
+_RULES: dict[str, Callable[[core.JaxprEqn, Sequence[Origin]], list[Origin]]] = {
+    **dict.fromkeys((*CASTS, "real", "imag", "conj"), _first),
     "complex": _complex,
     "select_n": _select,
 }
@@ -85,7 +61,18 @@ _FOLLOW: dict[str, Callable[[core.JaxprEqn, Sequence[Origin]], list[Origin]]] = 
 
 def follow(eqn: core.JaxprEqn, origins: Sequence[Origin]) -> list[Origin]:
     """The origins of an equation's outputs, given those of its inputs."""
-    rule = _FOLLOW.get(eqn.primitive.name)
-    if rule is None or not any(origins):
+    if not any(origins):
         return [NOWHERE] * len(eqn.outvars)
-    return rule(eqn, origins)
+    if rule := _RULES.get(eqn.primitive.name):
+        return rule(eqn, origins)
+    return [
+        _mix([(origins[i], _share(eqn.invars[i], out, taken)) for i in taken])
+        for out, taken in zip(eqn.outvars, sources(eqn), strict=True)
+    ]
+
+
+def _share(operand: Any, result: Any, taken: Sequence[int]) -> Fraction:
+    """How much of a result's elements comes from one of the operands that they are taken from."""
+    if len(taken) == 1:
+        return Fraction(1)
+    return min(Fraction(1), Fraction(size_of(operand), max(1, size_of(result))))

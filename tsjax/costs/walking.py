@@ -9,7 +9,8 @@ from typing import Any
 from jax.extend import core
 
 from tsjax.costs.origins import NOWHERE, Origin, follow
-from tsjax.work import NO_WORK, RULES, bytes_of, needed, size_of, window_size
+from tsjax.flop_rules import NO_WORK, RULES, turns
+from tsjax.jaxprs import CALLS, bodies, bytes_of, closed, needed
 
 Products = Counter[tuple[Origin, Origin]]
 # The name stacks of an equation and of those that hold it, outermost first.
@@ -56,7 +57,7 @@ class Tally:
 
 
 # What gives another view of its operand, which no compiler copies by itself.
-VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "stop_gradient"})
+VIEWS = frozenset({"reshape", "squeeze", "broadcast_in_dim", "stop_gradient"})
 
 
 def walk(
@@ -155,23 +156,16 @@ _Nested = Callable[
 ]
 
 
-def _call(param: str) -> _Nested:
-    """Walks a primitive that runs the jaxpr in this param once, on its own inputs."""
-
-    def call(
-        eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
-    ) -> tuple[Tally, list[Origin]]:
-        return walk(_open(eqn.params[param]), origins, stacks, used)
-
-    return call
-
-
-def _open(jaxpr: Any) -> core.Jaxpr:
-    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+def _call(
+    eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
+) -> tuple[Tally, list[Origin]]:
+    """A program that runs once, on the equation's own operands."""
+    (body,) = bodies(eqn)
+    return walk(body.jaxpr, origins, stacks, used)
 
 
 def _loop(
-    body: core.Jaxpr,
+    body: core.ClosedJaxpr,
     consts: Sequence[Origin],
     carry: Sequence[Origin],
     rest: Sequence[Origin],
@@ -182,7 +176,7 @@ def _loop(
     carry = list(carry)
     live = [True] * len(carry) + list(used_rest)
     while True:
-        tally, outs = walk(body, [*consts, *carry, *rest], stacks, live)
+        tally, outs = walk(body.jaxpr, [*consts, *carry, *rest], stacks, live)
         settled = [
             old if old == new else NOWHERE
             for old, new in zip(carry, outs[: len(carry)], strict=True)
@@ -197,7 +191,7 @@ def _scan(
 ) -> tuple[Tally, list[Origin]]:
     """`length` times the body."""
     first, last = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
-    body = _open(eqn.params["jaxpr"])
+    (body,) = bodies(eqn)
     used_ys = used[eqn.params["num_carry"] :]
     turn, outs = _loop(body, origins[:first], origins[first:last], origins[last:], stacks, used_ys)
     tally = Tally()
@@ -212,9 +206,9 @@ def _while(
     del used
     n_cond = eqn.params["cond_nconsts"]
     n_consts = n_cond + eqn.params["body_nconsts"]
-    body, cond = _open(eqn.params["body_jaxpr"]), _open(eqn.params["cond_jaxpr"])
+    cond, body = bodies(eqn)
     tally, outs = _loop(body, origins[n_cond:n_consts], origins[n_consts:], [], stacks, [])
-    tally.add(walk(cond, [*origins[:n_cond], *outs], stacks, [True])[0])
+    tally.add(walk(cond.jaxpr, [*origins[:n_cond], *outs], stacks, [True])[0])
     tally.uncounted["while (trip count unknown)"] += 1
     return tally, outs
 
@@ -223,7 +217,7 @@ def _cond(
     eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
 ) -> tuple[Tally, list[Origin]]:
     """The branch with the most flops; what any branch leaves uncounted is said."""
-    walks = [walk(_open(b), origins[1:], stacks, used) for b in eqn.params["branches"]]
+    walks = [walk(branch.jaxpr, origins[1:], stacks, used) for branch in bodies(eqn)]
     tally = max((tally for tally, _ in walks), key=lambda tally: tally.flops)
     for other, _ in walks:
         tally.uncounted |= other.uncounted
@@ -239,23 +233,15 @@ def _reduce(
 ) -> tuple[Tally, list[Origin]]:
     """A reduction by a function of its own: the function, as often as it is needed."""
     del origins
-    if eqn.primitive.name == "reduce_window":
-        times = size_of(eqn.outvars[0]) * (window_size(eqn) - 1)
-    else:
-        times = size_of(eqn.invars[0]) - size_of(eqn.outvars[0])
-    body = _open(eqn.params["jaxpr"])
+    body = closed(eqn.params["jaxpr"]).jaxpr
     turn, _ = walk(body, [NOWHERE] * len(body.invars), stacks, used)
     tally = Tally()
-    tally.add(turn, max(0, times))
+    tally.add(turn, turns(eqn))
     return tally, [NOWHERE] * len(eqn.outvars)
 
 
 _NESTED: dict[str, _Nested] = {
-    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint", "composite"), _call("jaxpr")),
-    **dict.fromkeys(
-        ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call("call_jaxpr")
-    ),
-    "custom_vmap_call": _call("call"),
+    **dict.fromkeys(CALLS, _call),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

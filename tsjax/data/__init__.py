@@ -10,14 +10,14 @@ arrays that training needs. The package uses numpy and pandas only::
 ``docs/data.md`` describes the sets, the splits, the marks and the embedded synthetic set.
 """
 
-from tsjax.data.catalogue import Entry, catalogue, names
+from tsjax.data.catalogue import Entry, catalogue, find_entry, names
 from tsjax.data.cleaning import MISSING
+from tsjax.data.dataset import EMBEDS, Dataset, prepare
 from tsjax.data.loading import PRESETS, load
 from tsjax.data.series import Series
 from tsjax.data.splits import SPLITS, Part
 from tsjax.data.synthetic import synthetic
 from tsjax.data.timemarks import FREQUENCIES, infer_freq, season, time_features, time_fields
-from tsjax.data.windows import EMBEDS, Dataset, prepare
 
 __all__ = [
     "EMBEDS",
@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "Series",
     "catalogue",
+    "find_entry",
     "infer_freq",
     "load",
     "names",

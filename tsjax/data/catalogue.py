@@ -26,9 +26,12 @@ class Entry:
       source: where to get it, for people.
       aliases: further names, in lower case; the file's stem is always one.
       split: the split rule of the published results.
-      sentinel: the number that stands for a missing value, if any.
-      sha256: of the published file; a file that differs is loaded and noted.
-      remark: a known quirk that no check can see.
+      seq_len: the look-back of most published results.
+      label_len: the known steps that the decoder begins with in these.
+      horizons: the steps to forecast in these.
+      sentinel: the number that stands for a missing value, if any. Published results keep it.
+      sha256: the hash of the published file. A file with another hash is loaded, with a note.
+      remark: a note on a known quirk that no check can see.
     """
 
     name: str
@@ -36,6 +39,9 @@ class Entry:
     source: str
     aliases: tuple[str, ...] = ()
     split: str = "ratio"
+    seq_len: int = 96
+    label_len: int = 48
+    horizons: tuple[int, ...] = (96, 192, 336, 720)
     sentinel: float | None = None
     sha256: str | None = None
     remark: str | None = None
@@ -89,13 +95,16 @@ _ENTRIES = (
     ),
     Entry(
         *("ILI", "national_illness.csv", _AUTOFORMER, ("illness",)),
+        seq_len=36,
+        label_len=18,
+        horizons=(24, 36, 48, 60),
         sha256="93601f64d2566dc796ca4305adad8b8560c2db1a1ff04543c3bd813a7263570a",
     ),
 )
 
 
 def catalogue() -> Mapping[str, Entry]:
-    """Returns the sets known by name; 'synthetic' is embedded and needs no entry."""
+    """Returns the entries of the public sets by name. 'synthetic' is embedded and has none."""
     return MappingProxyType({entry.name: entry for entry in _ENTRIES})
 
 
@@ -105,7 +114,7 @@ def find_entry(name: str) -> Entry | None:
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:
-    """Returns the folder given, else that of TSJAX_DATA_DIR, else None.
+    """Returns the given folder, or else the one that TSJAX_DATA_DIR names, or else None.
 
     Raises:
       FileNotFoundError: if that folder does not exist.
@@ -121,7 +130,10 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
 
 
 def _expand(path: str) -> Path:
-    """Returns the path with a leading ~ replaced; one without a home is left, and so not found."""
+    """Returns the path with a leading ~ replaced by the home folder.
+
+    Where there is no home folder, the path stays as it is, and is then not found.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -143,7 +155,7 @@ def names(data_dir: str | Path | None = None) -> tuple[str, ...]:
       data_dir: the folder with the CSV files; by default the one TSJAX_DATA_DIR names.
 
     Returns:
-      'synthetic', then the catalogue's names of the files present, then other files' stems.
+      'synthetic', then a name for each file: its name in the catalogue, or else its stem.
 
     Raises:
       FileNotFoundError: if that folder does not exist.
@@ -166,7 +178,7 @@ def find_file(name: str, data_dir: str | Path | None) -> tuple[Path, Entry | Non
       The file, and its catalogue entry if its name is a known one.
 
     Raises:
-      FileNotFoundError: if the folder the file of a known set, or the path is missing.
+      FileNotFoundError: if the folder, the file of a known set, or the path is missing.
       ValueError: if the name is unknown, or fits several files.
     """
     direct = _expand(name)

@@ -1,4 +1,4 @@
-"""Missing values, and what else is odd in a series: filled where asked, noted always.
+"""Fills the missing values of a series, and notes whatever else is odd about it.
 
 Dimension legend: T rows, C channels.
 """
@@ -21,7 +21,7 @@ _SENTINELS = (-9999.0, -99999.0, -999.0, -999.9, -9999.9)
 def mark_sentinel(
     values: np.ndarray, channels: Sequence[str], sentinel: float, missing: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """Turns a known sentinel into NaN, or leaves it as a number; either is noted.
+    """Turns a known sentinel into NaN, or leaves it as a number. A note says which.
 
     Args:
       values: [T, C].
@@ -38,7 +38,12 @@ def mark_sentinel(
     counts = _counts(hits, channels)
     if missing:
         note = f"The sentinel {sentinel:g} was taken as a missing value: {counts}."
-        return np.where(hits, np.nan, values), [note]
+        published = (
+            f"Published results keep {sentinel:g} as a number, which widens the scale of these "
+            "channels: they are not comparable with errors on this series (presets paper and tslib "
+            "keep it, too)."
+        )
+        return np.where(hits, np.nan, values), [note, published]
     note = f"The sentinel {sentinel:g} was kept as a number, as in published results: {counts}."
     return values, [note]
 
@@ -50,11 +55,12 @@ def fill_missing(
     missing: str,
     where: str = "series",
 ) -> tuple[np.ndarray, list[str]]:
-    """Fills what is NaN or infinite.
+    """Fills the values that are NaN or infinite.
 
-    "previous" repeats the last value before the hole and so never looks ahead, except that a
-    channel which begins with a hole takes its first value there. "linear" interpolates in time
-    between both ends of the hole, which looks ahead; at the ends of the series it repeats.
+    "previous" repeats the last value before the hole, and so never looks ahead. There is one
+    exception: a channel that begins with a hole takes its first value there. "linear" interpolates
+    in time between both ends of the hole, which looks ahead. At the ends of the series it repeats
+    the nearest value.
 
     Args:
       values: [T, C].
@@ -143,16 +149,16 @@ def describe_values(
 ) -> list[str]:
     """Returns notes on values that look wrong; nothing is changed.
 
-    Three looks: numbers that often stand for a missing value; exact zeros in a channel that
-    otherwise stays far above zero; single rows that jump away from both neighbours by more than
-    the range from the 0.1 to the 99.9 percentile.
+    Three things are looked for: numbers that often stand for a missing value; exact zeros in a
+    channel that otherwise stays far above zero; and single rows that jump away from both
+    neighbours by more than the range from the 0.1 to the 99.9 percentile.
 
     Args:
       values: [T, C], finite.
       channels: the C names.
       dates: [T].
-      filled: [T, C] bool; values that were filled in, about which nothing is said.
-      known: a sentinel already dealt with, if any.
+      filled: [T, C] bool: which values were filled in. No note mentions these.
+      known: a sentinel that has its note already, if any.
     """
     if len(values) < 3:
         return []

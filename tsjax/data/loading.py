@@ -1,4 +1,4 @@
-"""From a name to a series: the one door to every data set."""
+"""Loads a series by its name or path. Every data set is read by `load`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ from tsjax.data.synthetic import synthetic
 from tsjax.wording import one_of
 
 PRESETS = ("corrected", "paper", "tslib")
-"""Sentinels taken as missing values, or kept as published results did (the other two)."""
+"""'corrected' takes sentinels as missing values. The other two keep them as numbers, as published
+results did."""
 
 
 def load(
@@ -34,7 +35,7 @@ def load(
     rows: int | None = None,
     split: str | None = None,
 ) -> Series:
-    """Reads a series by name or path; whatever is odd about it is in the series' `notes`.
+    """Reads a series by name or path. What is odd about it stands in the series' `notes`.
 
     Args:
       name: 'synthetic' (embedded, needs no file); a name of the catalogue in any case, such as
@@ -42,13 +43,13 @@ def load(
       data_dir: the folder with the CSV files; by default the one TSJAX_DATA_DIR names.
       preset: 'corrected' takes Weather's sentinel -9999 as a missing value; 'paper' and 'tslib'
         keep it as a number, as published results did.
-      missing: what to do about blank, NaN and infinite values: 'error'; 'previous' (repeat the
-        value before, never look ahead); or 'linear' (interpolate in time). By default 'previous'
-        for a set with a sentinel under 'corrected', and 'error' otherwise.
-      date_column: the column with the time stamps; those with a time zone are taken to UTC.
+      missing: what to do about blank, NaN and infinite values: 'error' raises, 'previous' repeats
+        the value before and never looks ahead, and 'linear' interpolates in time. The default is
+        'previous' for a set with a sentinel under 'corrected', and 'error' otherwise.
+      date_column: the column with the time stamps. Those with a time zone are converted to UTC.
       channels: the columns to take, in this order; by default all but the date column.
       rows: take only this many rows from the start; by default all.
-      split: 'ett_hour', 'ett_minute' or 'ratio'; by default the catalogue's, else 'ratio'.
+      split: one of `SPLITS`; by default the catalogue's, else 'ratio'.
 
     Returns:
       The series; its values are in the file's units.

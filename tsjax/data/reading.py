@@ -1,4 +1,4 @@
-"""Reading one CSV file strictly: what is wrong is an error that names the place.
+"""Reads one CSV file strictly: whatever is wrong raises an error that names the place.
 
 Dimension legend: T rows, C channels.
 """
@@ -24,14 +24,15 @@ _LONGEST_NAME = 1000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """The dates and channels of a CSV file; a blank is NaN here.
+    """The dates and channels of a CSV file.
 
     Attributes:
       dates: [T] in ascending order, without a time zone.
-      values: [T, C] float64; NaN or infinite where the file is.
+      values: [T, C] float64. They are NaN where the file has a blank or NaN, and infinite where it
+        has an infinite number.
       channels: the C column names.
       notes: what was noticed while reading.
-      sha256: of the file.
+      sha256: the hash of the file.
     """
 
     dates: pd.DatetimeIndex
@@ -50,16 +51,17 @@ def read_csv(
 ) -> Table:
     """Reads a CSV file with one date column and channels of numbers.
 
-    Rows are counted from 1 in messages, the header not included.
+    Messages count rows from 1, without the header.
 
     Args:
       path: the file; UTF-8, with or without BOM, any line ends.
-      date_column: the column with the time stamps; those with a time zone are taken to UTC.
+      date_column: the column with the time stamps. Those with a time zone are converted to UTC.
       channels: the columns to read, in this order; by default all but the date column.
       rows: read this many rows from the start; by default all.
 
     Raises:
-      ValueError: one line with the file, the place and the fix.
+      ValueError: if the file is not a clean series. The message is one line with the file, the
+        place and the fix.
     """
     raw = path.read_bytes()
     _check_text(path, raw)

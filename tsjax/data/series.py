@@ -1,4 +1,4 @@
-"""A raw series: dates, values and what was noticed while reading them.
+"""A series as it was read: dates, values and notes on what is odd about them.
 
 Dimension legend: T rows, C channels.
 """
@@ -15,15 +15,15 @@ from tsjax.wording import one_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
-    """A series as read, in its own units, checked and complete.
+    """A series in its own units, checked and without missing values.
 
     Attributes:
       name: the catalogue's name, the file's stem, or 'synthetic'.
       dates: [T] time stamps in ascending order, without a time zone (repeats are allowed).
       values: [T, C] float64, finite.
       channels: the C channel names.
-      notes: one sentence for each quirk that was met and what was done about it.
-      split: 'ett_hour', 'ett_minute' or 'ratio'; see `tsjax.data.splits`.
+      notes: one sentence for each oddity: what was found, and what was done about it.
+      split: one of `tsjax.data.SPLITS`.
       step: the median distance between two rows; derived from `dates`.
       freq: one of s t h d b w m a; derived from `dates`.
 

@@ -1,4 +1,4 @@
-"""Where training ends and where validation and test begin.
+"""Splits a series into its training, validation and test parts.
 
 Dimension legend: T rows.
 """
@@ -9,22 +9,26 @@ from tsjax.wording import one_of
 
 _MONTH_HOURS = 30 * 24
 
-# Rows of the training, validation and test parts; "ratio" depends on the series.
-_FIXED = {
-    "ett_hour": (12 * _MONTH_HOURS, 4 * _MONTH_HOURS, 4 * _MONTH_HOURS),
-    "ett_minute": (48 * _MONTH_HOURS, 16 * _MONTH_HOURS, 16 * _MONTH_HOURS),
+# Training, validation and test months of 30 days, and the rows of an hour; "ratio" depends on the
+# series.
+_MONTHS = {
+    "ett_hour": ((12, 4, 4), 1),
+    "ett_minute": ((12, 4, 4), 4),
+    "months_15_3_4": ((15, 3, 4), 1),
 }
 
-SPLITS = ("ett_hour", "ett_minute", "ratio")
-"""The split rules: ETT's 12/4/4 months of 30 days (hourly, 15 minutes), or 70/10/20 per cent."""
+SPLITS = (*_MONTHS, "ratio")
+"""The split rules. The first two are ETT's 12, 4 and 4 months of 30 days, for hourly rows and
+for rows of 15 minutes. "months_15_3_4" is 15, 3 and 4 such months of hourly rows, which
+Crossformer's authors take of ECL. "ratio" is 70, 10 and 20 per cent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a data set, as a half-open range of the rows that its windows may touch.
+    """One part of a data set: the range of rows that its windows may touch.
 
-    The validation and test parts begin `seq_len` rows before their border: those rows are input
-    to their first windows and never a target.
+    The validation and test parts begin `seq_len` rows before their border. Those rows are the input
+    of their first windows, and never a target.
 
     Attributes:
       name: 'train', 'val' or 'test'.
@@ -47,7 +51,7 @@ def part_rows(split: str, rows: int, name: str = "series") -> tuple[int, int, in
     "ratio" is n_train = int(0.7 T), n_test = int(0.2 T), n_val = T - n_train - n_test.
 
     Args:
-      split: 'ett_hour', 'ett_minute' or 'ratio'.
+      split: one of SPLITS.
       rows: T, the rows at hand.
       name: what to call the series in an error.
 
@@ -55,16 +59,18 @@ def part_rows(split: str, rows: int, name: str = "series") -> tuple[int, int, in
       ValueError: if the rule is unknown, or needs more rows than there are.
     """
     one_of("split", split, SPLITS)
-    if split not in _FIXED:
+    if split not in _MONTHS:
         train, test = int(rows * 0.7), int(rows * 0.2)
         return train, rows - train - test, test
-    counts = _FIXED[split]
-    if rows < sum(counts):
+    months, per_hour = _MONTHS[split]
+    train, val, test = (n * _MONTH_HOURS * per_hour for n in months)
+    if rows < train + val + test:
+        listed = "/".join(map(str, months))
         raise ValueError(
-            f"{name} has {rows} rows, but split {split!r} (12/4/4 months of 30 days) needs "
-            f"{sum(counts)}: load the whole file, or choose ratio with --split (split=)"
+            f"{name} has {rows} rows, but split {split!r} ({listed} months of 30 days) needs "
+            f"{train + val + test}: load the whole file, or choose ratio with --split (split=)"
         )
-    return counts
+    return train, val, test
 
 
 def make_parts(counts: tuple[int, int, int], seq_len: int, pred_len: int) -> dict[str, Part]:

@@ -38,11 +38,12 @@ def synthetic(seed: int = 0, rows: int = 8760, channels: int = 7) -> Series:
     [-0.2, 0.2), sigma in [0.2, 0.3), level in [50, 150), spread in [5, 20), |coupling| in
     [0.48, 0.72) with a minus sign for 3 channels in 10 on average (the driver's is 0.8).
 
-    The driver shows at once what the others show 6 c hours later, weekends break yesterday's
-    pattern, and the noise sets a floor: a model has something to learn beyond repeating a day.
+    So a model has something to learn beyond repeating a day: channel c shows 6 c hours later what
+    the driver shows at once, and weekends break the pattern of the day before. The noise sets a
+    floor to the error.
 
     Args:
-      seed: of `numpy.random.SeedSequence`.
+      seed: the seed of `numpy.random.SeedSequence`.
       rows: T, hours from 2018-01-01 00:00; a shorter series is the start of a longer one.
       channels: C, from 1 to 27.
 

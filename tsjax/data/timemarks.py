@@ -1,4 +1,4 @@
-"""What the calendar says about each row: sampling frequency, time features, look-up fields, season.
+"""What the dates say about a series: its frequency and season, and the time marks of each row.
 
 A frequency is one letter, as in the models' `freq`: s (second), t (minute), h (hour), d (day),
 b (business day), w (week), m (month), a (year).
@@ -44,13 +44,15 @@ FREQUENCIES: dict[str, tuple[str, ...]] = {
 
 
 def time_features(dates: pd.DatetimeIndex, freq: str) -> np.ndarray:
-    """Returns the time features of the Informer family ('timeF'), each value / largest - 0.5.
+    """Returns the time features that the Informer family uses ('timeF').
+
+    Each is its value divided by the largest one, less 0.5.
 
     The largest values: second 59, minute 59, hour 23, weekday 6 (Monday 0), day of month - 1: 30,
     day of year - 1: 365, ISO week - 1: 52, month - 1: 11. `FREQUENCIES` gives the columns.
 
-    For 'a' Time-Series-Library makes no column although its embedding expects one; here it is
-    the month, as for 'm'.
+    For 'a', Time-Series-Library makes no column, although its embedding expects one. Here the
+    column is the month, as for 'm'.
 
     Args:
       dates: [T] time stamps.
@@ -90,7 +92,7 @@ def time_fields(dates: pd.DatetimeIndex, freq: str) -> np.ndarray:
 
 
 def typical_step(dates: pd.DatetimeIndex) -> pd.Timedelta:
-    """Returns the median of the steps that advance; a repeated time stamp does not count as one.
+    """Returns the median step between dates. Steps from a date to its own repeat do not count.
 
     Args:
       dates: [T] time stamps in ascending order.
@@ -127,8 +129,9 @@ def infer_freq(dates: pd.DatetimeIndex) -> str:
 def season(step: pd.Timedelta, freq: str) -> int:
     """Returns the number of steps in the dominant season, for a seasonal-naive forecast.
 
-    One day below daily steps (24 for 1 h, 96 for 15 min, 144 for 10 min), a week for days (7, or
-    5 for business days), a year for weeks (52), months (12) and years (1).
+    The season is a day for steps shorter than a day (24 steps of 1 h, 96 of 15 min, 144 of 10 min),
+    a week for days (7, or 5 for business days), and a year for weeks (52), months (12) and years
+    (1).
 
     Args:
       step: the typical distance between two rows.

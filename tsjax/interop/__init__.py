@@ -4,7 +4,7 @@ from tsjax.interop.files import read_weights, write_weights
 from tsjax.interop.model_files import read_model, write_model
 from tsjax.interop.sparse import FileSizes, file_sizes, read_sparse, write_sparse
 from tsjax.interop.torch_modes import drawn_modes
-from tsjax.interop.torch_weights import from_torch, to_torch
+from tsjax.interop.torch_weights import from_torch, to_torch, torch_shapes
 
 __all__ = [
     "FileSizes",
@@ -15,6 +15,7 @@ __all__ = [
     "read_sparse",
     "read_weights",
     "to_torch",
+    "torch_shapes",
     "write_model",
     "write_sparse",
     "write_weights",

@@ -42,9 +42,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsjax import trees
+from tsjax import pruning, trees
 from tsjax.interop import files
-from tsjax.pruning import masks, packing
 from tsjax.wording import listing, one_of
 
 PyTree = Any
@@ -134,7 +133,7 @@ def read_sparse(
             else leaf
             for p, leaf in leaves.items()
         }
-    packing.check_fits(stored, like, name=f"the file {path}")
+    trees.check_fits(stored, like, name=f"the file {path}")
     return (
         trees.map_with_path(lambda leaf_path, _: params[leaf_path], like),
         trees.map_with_path(lambda leaf_path, _: mask[leaf_path], like),
@@ -156,7 +155,7 @@ def file_sizes(params: PyTree, mask: PyTree, dense: PyTree | None = None) -> Fil
       ValueError: as :func:`write_sparse`.
     """
     everything = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
-    masked, _ = packing.decompress(packing.compress(params, mask), params)
+    masked, _ = pruning.decompress(pruning.compress(params, mask), params)
     sizes = [
         (len(data), len(gzip.compress(data, GZIP_LEVEL, mtime=0)))
         for data in (
@@ -173,10 +172,10 @@ def encoded(params: PyTree, mask: PyTree, model: Any = None) -> bytes:
     """The bytes of the file, the same for the same arguments; ``model`` joins its metadata."""
     from safetensors.numpy import save
 
-    masks.check(mask, params)
-    leaves = packing.describe(params)
+    trees.check_same_structure(mask, params, name="mask", like_name="params")
+    leaves = trees.describe(params)
     _check_writable(leaves)
-    compressed = packing.compress(trees.by_path(params), trees.by_path(mask))
+    compressed = pruning.compress(trees.by_path(params), trees.by_path(mask))
     tensors = {
         f"{path}/{part}": array
         for path, parts in compressed.items()
@@ -213,14 +212,14 @@ def _decoded(path: Path) -> tuple[dict[str, Any], PyTree, PyTree, Any]:
     from safetensors.numpy import load_file
 
     about = _about(path)
-    leaves = packing.described(about["leaves"])
+    leaves = trees.described(about["leaves"])
     # It finds bfloat16 by name in numpy, where jax, imported above, has put it.
     tensors = load_file(path)
     compressed: dict[str, dict[str, np.ndarray]] = {leaf: {} for leaf in leaves}
     problems = []
     for name, tensor in tensors.items():
         leaf, _, part = name.rpartition("/")
-        if leaf not in leaves or part not in packing.PARTS:
+        if leaf not in leaves or part not in pruning.COMPRESSED_PARTS:
             problems.append(f"tensor {name!r} belongs to no leaf")
         elif tensor.dtype == bool and (tensor.view(np.uint8) > 1).any():
             problems.append(f"tensor {name!r} is bool and has other bytes than 0 and 1")
@@ -228,7 +227,7 @@ def _decoded(path: Path) -> tuple[dict[str, Any], PyTree, PyTree, Any]:
             compressed[leaf][part] = tensor
     if problems:
         raise ValueError(listing(problems, 5))
-    params, mask = packing.decompress(compressed, leaves)
+    params, mask = pruning.decompress(compressed, leaves)
     model = about.get("model")
     if about["crc32"] != (found := _checksum(about["leaves"], tensors, model)):
         raise ValueError(f"its checksum is {found}, and {about['crc32']} was written")

@@ -64,7 +64,7 @@ def autoformer(
     names: Names = {}
     for ours in ("enc_embedding", "dec_embedding"):
         names.update(_data_embedding(ours, config, position=position))
-    names.update(_decomposition("decomp", "decomp", config))
+    names.update(_decomposition("decomp", "decomp", config.input_moving_avg))
     for i in range(config.e_layers):
         ours, theirs = f"encoder/layer_{i}", f"encoder.attn_layers.{i}"
         names.update(_attention(f"{ours}/attention", f"{theirs}.attention", own))
@@ -88,12 +88,12 @@ def _decomposing_layer(
         kernel = (f"{theirs}.{conv}.weight", linear(as_conv=True))
         yield f"{ours}/feed_forward/{part}/kernel", kernel
     for n in range(1, decompositions + 1):
-        yield from _decomposition(f"{ours}/decomp{n}", f"{theirs}.decomp{n}", config)
+        yield from _decomposition(f"{ours}/decomp{n}", f"{theirs}.decomp{n}", config.moving_avg)
 
 
-def _decomposition(ours: str, theirs: str, config: DecompositionConfig) -> Iterable[Entry]:
+def _decomposition(ours: str, theirs: str, moving_avg: int | tuple[int, ...]) -> Iterable[Entry]:
     """Of a mixture of moving averages; a single one has no weights."""
-    if isinstance(config.moving_avg, tuple):
+    if isinstance(moving_avg, tuple):
         yield from _dense(f"{ours}/mixture", f"{theirs}.layer", linear())
 
 

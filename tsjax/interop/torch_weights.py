@@ -110,6 +110,24 @@ def to_torch(forecaster: models.Forecaster, *, position_rows: int = 5000) -> dic
     return state_dict
 
 
+def torch_shapes(config: models.ForecastConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes that a model's params have in PyTorch.
+
+    Args:
+      config: its configuration.
+
+    Returns:
+      Shapes by path, ``"encoder/layer_0/attention/query/kernel"``. A kernel's are those of the
+      ``weight`` of a ``Linear`` or a ``Conv1d``: its outputs come first, its inputs second.
+    """
+    like = _abstract(config)
+    names = _names(config, like)
+    return {
+        path: names[f"params/{path}"][1].torch_shape(leaf.shape)
+        for path, leaf in trees.by_path(like.params).items()
+    }
+
+
 def _abstract(config: models.ForecastConfig) -> models.Forecaster:
     """The shapes of the model's leaves."""
     return jax.eval_shape(functools.partial(models.create, config), jax.random.key(0))

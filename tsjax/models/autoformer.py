@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax.models.decomposition import DecompositionConfig, Mixes, encode_decode
+from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, encode_decode
 from tsjax.models.layers import Heads
 from tsjax.models.spectra import series, spectrum
 
@@ -42,7 +42,7 @@ class AutoformerConfig(DecompositionConfig):
         {
             "corrected": {},
             "tslib": {"lags": "even_length"},
-            "paper": {"lags": "even_length", "moving_avg": 24, "moving_avg_padding": "zeros"},
+            "paper": {"lags": "even_length"} | STUDY_AVERAGES,
         }
     )
     # All heads share the lags and their weights: the values could have any number of heads.

@@ -31,6 +31,10 @@ from tsjax.models.transformer import data_embedding
 
 PADDINGS = ("edge", "zeros")
 
+STUDY_AVERAGES = {"moving_avg": (24,), "moving_avg_padding": "zeros", "mix_input": False}
+"""The moving averages of the pruning study, preset ``paper``: its layers have mixing weights, which
+weigh one average only."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DecompositionConfig(EncoderDecoderConfig):
@@ -42,10 +46,14 @@ class DecompositionConfig(EncoderDecoderConfig):
       moving_avg_padding: what the moving average sees beyond the ends: ``edge`` repeats the first
         and the last step, ``zeros`` pulls the trend to zero there. The published averages of the
         pruning study are of the second kind.
+      mix_input: where ``moving_avg`` is a list, whether the decomposition of the input mixes its
+        averages as those in the layers do. If not, as in the pruning study, the input has one plain
+        average, and the list must hold one number.
     """
 
     moving_avg: int | tuple[int, ...] = 25
     moving_avg_padding: str = "edge"
+    mix_input: bool = True
 
     def problems(self) -> list[str]:
         """Says what is wrong with the sizes, one sentence each."""
@@ -64,6 +72,11 @@ class DecompositionConfig(EncoderDecoderConfig):
                 f"({self.moving_avg},) for FEDformer's uncentred average, or "
                 "moving_avg_padding='zeros' for the pruning study's"
             )
+        if not self.mix_input and isinstance(self.moving_avg, tuple) and len(self.moving_avg) > 1:
+            found.append(
+                "mix_input=False leaves the input one plain average, but moving_avg has "
+                f"{len(self.moving_avg)}, {self.moving_avg}: pass one of them, or mix_input=True"
+            )
         if self.c_out != self.enc_in:
             found.append(
                 f"c_out ({self.c_out}) must equal enc_in ({self.enc_in}): the trend of the input "
@@ -76,17 +89,28 @@ class DecompositionConfig(EncoderDecoderConfig):
             )
         return found
 
+    @property
+    def input_moving_avg(self) -> int | tuple[int, ...]:
+        """``moving_avg`` of the input's own decomposition: a number where it does not mix."""
+        if self.mix_input or isinstance(self.moving_avg, int):
+            return self.moving_avg
+        (steps,) = self.moving_avg
+        return steps
+
 
 def moving_average(x: Array, steps: int, padding: str = "edge") -> Array:
     """Centred moving average over time, [B, L, C] -> [B, L, C].
 
-    An even window has one step more before its centre than after it, as FEDformer's authors pad.
-    With ``zeros`` the steps beyond the ends count in the mean.
+    An even window has one step more on one side of its centre: with ``edge`` before it, as
+    FEDformer's authors pad; with ``zeros`` after it, as the pruning study does. Zeros beyond the
+    ends count in the mean.
     """
-    front, back = steps // 2, (steps - 1) // 2
+    longer, shorter = steps // 2, (steps - 1) // 2
     if padding == "edge":
+        front, back = longer, shorter
         first, last = x[:, :1], x[:, -1:]
     else:
+        front, back = shorter, longer
         first = last = jnp.zeros_like(x[:, :1])
     parts = [jnp.repeat(first, front, axis=1), x, jnp.repeat(last, back, axis=1)]
     return nn.avg_pool(jnp.concatenate(parts, axis=1), (steps,), (1,), "VALID")
@@ -252,7 +276,7 @@ def encode_decode(
     zeros, and from its trend followed by the look-back's mean; the values of ``x_dec`` are not used
     (arXiv 2106.13008, eq. 2).
     """
-    season, trend = Decompose(c.moving_avg, c.moving_avg_padding, name="decomp")(x_enc)
+    season, trend = Decompose(c.input_moving_avg, c.moving_avg_padding, name="decomp")(x_enc)
     mean = jnp.repeat(jnp.mean(x_enc, axis=1, keepdims=True), c.pred_len, axis=1)
     first = c.seq_len - c.label_len
     trend = jnp.concatenate([trend[:, first:], mean], axis=1)

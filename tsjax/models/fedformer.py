@@ -19,7 +19,7 @@ import flax.linen as nn
 from jax import Array
 
 from tsjax.models.base import PerBlock, Sizes, Slot, spread
-from tsjax.models.decomposition import DecompositionConfig, Mixes, encode_decode
+from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, encode_decode
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept
 from tsjax.models.layers import Heads
 from tsjax.models.wavelets import WaveletBlock, WaveletCross, padded_length
@@ -101,13 +101,7 @@ class FEDformerConfig(DecompositionConfig):
             "corrected": {},
             # What its script builds: it has no flag for them.
             "tslib": _PUBLISHED | {"positions": True, "modes": 32},
-            "paper": _PUBLISHED
-            | {
-                "complex_tanh": "complex",
-                "moving_avg": (24,),
-                "moving_avg_padding": "zeros",
-                "wavelet_skip": 3,
-            },
+            "paper": _PUBLISHED | STUDY_AVERAGES | {"complex_tanh": "complex", "wavelet_skip": 3},
         }
     )
 

@@ -117,19 +117,23 @@ def _decomposing(c: DecompositionConfig, B: int, blocks: Blocks) -> Terms:
 
     A mixture of n averages costs ``2 B L D n`` per series; one average alone is none. The first
     series is the input, C wide, and its season is what the decoder embeds: of params only where
-    there is a mixture. A decoder layer's trend is projected by ``2 B L 3 D C``. Where the cross
+    that is a mixture. A decoder layer's trend is projected by ``2 B L 3 D C``. Where the cross
     blocks do not read the memory, nothing of the encoder reaches the forecast.
     """
     S, L, D = c.seq_len, c.dec_len, c.decoder_width
-    n = 0 if isinstance(c.moving_avg, int) else len(c.moving_avg)
+    n_input, n = (
+        0 if isinstance(average, int) else len(average)
+        for average in (c.input_moving_avg, c.moving_avg)
+    )
+    if n_input:
+        yield "decomposition", real(B * S * c.enc_in * n_input, gradients=1)
     if n:
-        yield "decomposition", real(B * S * c.enc_in * n, gradients=1)
         yield "decoder/decomposition", real(3 * c.d_layers * B * L * D * n)
     if blocks.cross.reads:
         yield from encoder(c, B, [S] * c.e_layers, blocks.encoder)
         if n:
             yield "encoder/decomposition", real(2 * c.e_layers * B * S * c.d_model * n)
-    yield from embedding(c, B, "dec_embedding", (L, c.dec_in, D), of_params=n > 0)
+    yield from embedding(c, B, "dec_embedding", (L, c.dec_in, D), of_params=n_input > 0)
     yield from decoder(c, B, S, blocks)
     for _ in range(c.d_layers):
         yield "decoder/trend_projection", convolution(B, L, D, c.c_out, of_params=True)

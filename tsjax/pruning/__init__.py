@@ -4,18 +4,20 @@
     mask = pruning.select(scores, density=0.5)
     params = pruning.apply(params, mask)
 
-Three pure functions that work on any params tree, eagerly or inside any jitted step.
+These three functions are pure. They work on any tree of params, eagerly or inside a jitted step.
+``docs/masks.md`` is the guide to them and to the rest of the package.
 """
 
 from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
-from tsjax.pruning.choice import Where, complex_pairs, kernels
+from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
-from tsjax.pruning.inputs import input_squares
+from tsjax.pruning.hold import Hold
+from tsjax.pruning.input_norms import input_squares
 from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
-from tsjax.pruning.packing import compress, decompress, pack, unpack
+from tsjax.pruning.packing import COMPRESSED_PARTS, compress, decompress, pack, unpack
 from tsjax.pruning.pals import PALS, pals
 from tsjax.pruning.patterns import Blocks, NofM, Slices, Within
 from tsjax.pruning.regrow import Regrow, rigl, sparse_evolution, static_sparse
@@ -30,14 +32,16 @@ from tsjax.pruning.schedules import (
 )
 from tsjax.pruning.scores import fisher, magnitude, movement, random, saliency, snip, wanda
 from tsjax.pruning.selection import SCOPES, select
-from tsjax.pruning.stacking import stack, unstack
+from tsjax.stacking import stack, unstack
 
 __all__ = [
+    "COMPRESSED_PARTS",
     "PALS",
     "SCOPES",
     "Algorithm",
     "Blocks",
     "GradientMoments",
+    "Hold",
     "KeepPrunedState",
     "NofM",
     "Prune",
@@ -46,6 +50,7 @@ __all__ = [
     "SparseState",
     "Where",
     "Within",
+    "all_kernels",
     "apply",
     "complex_pairs",
     "compress",

@@ -1,7 +1,7 @@
 """Allocations: how a density is shared out over the leaves.
 
-Each function returns ``{path: density}`` for :func:`tsjax.pruning.select`. The shares are whole
-weights, and they add up to exactly the count that a global selection would keep.
+Each function returns ``{path: density}`` for :func:`tsjax.pruning.select`. Those of :func:`uniform`
+and :func:`erk` are whole numbers of weights, in total exactly as many as a global selection keeps.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ PyTree = Any
 
 
 def uniform(params: PyTree, density: Density, where: Where = kernels) -> dict[str, Density]:
-    """The same share of each leaf, up to rounding, with the exact total.
+    """Keeps the same share of each leaf, up to rounding, and exactly the density in total.
 
     Args:
       params: tree of arrays; only shapes are read.
@@ -31,16 +31,17 @@ def uniform(params: PyTree, density: Density, where: Where = kernels) -> dict[st
 def erk(
     params: PyTree, density: Density, where: Where = kernels, power: float = 1.0
 ) -> dict[str, Density]:
-    """Erdos-Renyi-Kernel: small leaves denser than large ones (Evci et al., arXiv 1911.11134).
+    """Erdos-Renyi-Kernel: keeps more of small leaves than of large ones (Evci et al.).
 
-    A leaf's share is proportional to ``(sum of its axes / product of its axes) ** power``, cut at
-    1; what is cut goes to the others (Mocanu et al., arXiv 1707.04780, for ``power=1``).
+    A leaf's share is proportional to ``(sum of its axes / product of its axes) ** power``, but not
+    above 1. What a leaf cannot take goes to the others (arXiv 1911.11134; Mocanu et al., arXiv
+    1707.04780, for ``power=1``).
 
     Args:
       params: tree of arrays; only shapes are read.
       density: share of all chosen weights to keep, in (0, 1]; may be traced.
       where: which leaves are pruned.
-      power: 1 is the papers'; 0 is :func:`uniform`.
+      power: 1 as in the papers; 0 gives :func:`uniform`.
     """
     check_density(density)
     shapes, partner = _weights(params, where)
@@ -71,14 +72,15 @@ def wsap(
     shares: tuple[float, float, float] = (0.7, 0.5, 0.3),
     where: Where = kernels,
 ) -> dict[str, Density]:
-    """WSAP: leaves whose weights vary little keep more (the SEDIMARK toolbox, 2025).
+    """WSAP: keeps more of leaves whose weights vary little (the SEDIMARK toolbox, 2025).
 
-    Of each leaf the coefficient of variation ``c = std / |mean|`` of its weights is taken; the
-    terciles of c over the leaves say what is kept.
+    Each leaf has a coefficient of variation, ``c = std / |mean|`` of its weights. The leaves are
+    divided into thirds by c, and each third has a density of its own.
 
     Args:
       params: tree of arrays.
-      shares: densities of the leaves with low, middle and high c; the toolbox prunes 0.3, 0.5, 0.7.
+      shares: the densities of the leaves with low, middle and high c. The defaults keep what the
+        toolbox does, which prunes 0.3, 0.5 and 0.7.
       where: which leaves are pruned.
     """
     for share in shares:
@@ -111,7 +113,10 @@ def wsap(
 
 
 def _weights(params: PyTree, where: Where) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Shapes of the chosen leaves, a pair's under its real part; and {real part: imaginary}."""
+    """The shapes of the chosen leaves by path, and ``{path of real part: path of imaginary part}``.
+
+    The two parts of a complex weight have one shape, under the path of the real part.
+    """
     chosen = choose(params, where)
     partner = pairs(chosen)
     shapes = {

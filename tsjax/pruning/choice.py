@@ -1,4 +1,4 @@
-"""Which leaves are meant: by pattern, by predicate, and which two leaves are one complex weight."""
+"""Chooses leaves by glob or by predicate, and finds which two leaves are one complex weight."""
 
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +13,8 @@ PyTree = Any
 T = TypeVar("T")
 
 Where = str | Callable[[str, Any], bool] | Sequence["str | Callable[[str, Any], bool]"]
-"""A glob over paths, a predicate ``where(path, leaf)``, or several of these: any one suffices."""
+"""A glob over paths, a predicate ``where(path, leaf)``, or a sequence of these. A leaf is
+chosen if one of them says so."""
 
 OUTPUT_PROJECTION = "output_projection"
 
@@ -25,30 +26,38 @@ _LOOK_UPS = frozenset({"embed", "embedding", "embedder", "token_embedding"})
 
 
 def kernels(path: str, leaf: Any) -> bool:
-    """The default choice of prunable leaves: kernels of rank >= 2, without the output projection.
+    """Whether a leaf is pruned by default: all kernels but those of the output projection.
 
-    Left out by their name are biases, norms' scales, look-up tables, positions, routers, and the
-    real and imaginary parts of complex weights, which the published study keeps dense too. The
-    output projection is known by its role, a module called ``output_projection``, not by its width.
-    Integer leaves are not weights.
+    The output projection is known by its name: it lies in a module called ``output_projection``.
 
     Args:
       path: the leaf's path, ``"decoder/layer_0/feed_forward/up/kernel"``.
+      leaf: the leaf; only its rank and dtype are read.
+    """
+    return all_kernels(path, leaf) and OUTPUT_PROJECTION not in _names(path)[:-1]
+
+
+def all_kernels(path: str, leaf: Any) -> bool:
+    """Whether a leaf is a kernel: of rank >= 2, the weight of a linear layer or a convolution.
+
+    These are left out by their name: biases, norms' scales, look-up tables, positions, routers, and
+    the real and imaginary parts of complex weights, which the published study keeps dense too.
+    Integer leaves are not weights, and are left out as well.
+
+    Args:
+      path: the leaf's path.
       leaf: the leaf; only its rank and dtype are read.
     """
     *scopes, name = _names(path)
     if name == "weight" and scopes and scopes[-1] in _LOOK_UPS:
         return False
     return (
-        leaf.ndim >= 2
-        and name not in _NOT_KERNELS
-        and OUTPUT_PROJECTION not in scopes
-        and not jnp.issubdtype(leaf.dtype, jnp.integer)
+        leaf.ndim >= 2 and name not in _NOT_KERNELS and not jnp.issubdtype(leaf.dtype, jnp.integer)
     )
 
 
 def complex_pairs(path: str, leaf: Any) -> bool:
-    """The real and imaginary parts of complex weights: leaves called ``real`` and ``imag``.
+    """Whether a leaf is a part of a complex weight: it is called ``real`` or ``imag``.
 
     ``where=(pruning.kernels, pruning.complex_pairs)`` prunes FEDformer's Fourier weights as well.
     """
@@ -111,7 +120,8 @@ def look_up(
       table: values by glob.
       chosen: leaves by path.
       what: what a value is called in the message.
-      followers: paths that a glob may match too, to no effect: imaginary parts follow real ones.
+      followers: further paths that a glob may match without an error. They get no value of their
+        own: imaginary parts follow the real ones.
 
     Raises:
       ValueError: listing the paths without a value, or the globs that match no chosen path.
@@ -130,7 +140,7 @@ def look_up(
 
 
 def pairs(leaves: Mapping[str, Any]) -> dict[str, str]:
-    """Path of each real part whose imaginary part, of the same shape, lies beside it."""
+    """The path of each real part, with that of the imaginary part of its shape beside it."""
     found = {}
     for path, leaf in leaves.items():
         names = path.split("/")
@@ -144,6 +154,6 @@ def pairs(leaves: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _names(path: str) -> list[str]:
-    """The parts of a path; nnx keeps each array in a variable's ``value``."""
+    """The parts of a path, without the ``value`` in which nnx keeps each array."""
     names = path.split("/")
     return names[:-1] if names[-1] == "value" and len(names) > 1 else names

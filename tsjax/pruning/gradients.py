@@ -14,9 +14,9 @@ class GradientMoments(NamedTuple):
     """Means over batches, each a tree like the params, in float32 at least.
 
     Attributes:
-      mean: of the gradient ``g``.
-      absolute: of ``|g|``.
-      square: of ``|g|^2``.
+      mean: the mean of the gradient ``g``.
+      absolute: the mean of ``|g|``.
+      square: the mean of ``|g|^2``.
     """
 
     mean: PyTree
@@ -27,10 +27,10 @@ class GradientMoments(NamedTuple):
 def gradient_moments(
     loss: Callable[[PyTree, Any], Any], params: PyTree, batches: Iterable[Any]
 ) -> GradientMoments:
-    """Accumulates the gradient of ``loss`` over batches.
+    """The means over batches of the gradient of ``loss``, of its absolute values and its squares.
 
-    One pass and one compilation, if the batches have equal shapes; works inside jit as well, where
-    the loop is unrolled.
+    The batches are read once. If they have equal shapes, one compilation serves them all. The
+    function works inside jit as well, where its loop is unrolled.
 
     Args:
       loss: ``loss(params, batch)``, a real scalar.

@@ -49,8 +49,8 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
 def straight_through(params: PyTree, mask: PyTree) -> PyTree:
     """As :func:`apply`, but the gradient reaches pruned weights as if they were kept.
 
-    The straight-through estimator (Bengio et al., arXiv 1308.3432): pruned weights go on learning
-    and may come back. Also the way to the gradient at pruned weights that RigL grows by.
+    This is the straight-through estimator (Bengio et al., arXiv 1308.3432): pruned weights go on
+    learning and may come back. It also gives the gradient at pruned weights, by which RigL grows.
 
     Args:
       params: tree of arrays.
@@ -74,7 +74,7 @@ def _straight_through_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -
 
 
 def intersect(*masks: PyTree) -> PyTree:
-    """The mask that keeps what all of ``masks`` keep, e.g. an N:M pattern of a global mask.
+    """The mask that keeps what all of ``masks`` keep, such as a global mask and an N:M pattern.
 
     Raises:
       ValueError: if they differ in structure or shapes, listing every leaf that does.
@@ -108,7 +108,7 @@ def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
 
 
 def count(mask: PyTree, where: Where | None = None) -> tuple[int, int]:
-    """Kept weights and all weights of the chosen leaves.
+    """How many weights of the chosen leaves are kept, and how many there are.
 
     A complex weight counts once, be it a complex number or a pair of leaves ``real`` and ``imag``.
 
@@ -123,7 +123,7 @@ def count(mask: PyTree, where: Where | None = None) -> tuple[int, int]:
 
 
 def density(mask: PyTree, where: Where | None = None) -> float:
-    """Kept weights over all weights of the chosen leaves, counted as by :func:`count`.
+    """The share of the chosen leaves' weights that is kept, counted as by :func:`count`.
 
     Args:
       mask: tree of bool arrays.

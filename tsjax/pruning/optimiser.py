@@ -16,7 +16,7 @@ class KeepPrunedState(NamedTuple):
 
     Attributes:
       inner_state: state of the wrapped transformation.
-      mask: which weights are kept, a tree like the params; None where each update is given it.
+      mask: which weights are kept, a tree like the params; None if each update is given the mask.
     """
 
     inner_state: optax.OptState
@@ -29,38 +29,39 @@ def keep_pruned(
     """Wraps ``tx`` so that pruned weights and their moments stay exactly zero.
 
     A weight without gradient still moves: by momentum from before it was pruned, by weight decay,
-    by noise. So gradients and params are masked on their way into ``tx``, moments are masked in its
-    new state, and its updates ``u`` become, for a mask ``m`` and weights ``w``,
+    by noise. So ``tx`` gets masked gradients and params, and the moments in its new state are
+    masked. With a mask ``m`` and weights ``w``, its updates ``u`` become
 
         u <- where(m, u, -w)
 
-    which `optax.apply_updates` turns into exactly 0 at pruned places, also where a finite ``w`` was
-    not zero yet. Without params, ``u <- where(m, u, 0)``: what is zero stays zero. To kept weights
-    ``tx`` does what it does to any params whose pruned weights and gradients are zero. Dtypes stay
-    what they are, but an update narrower than its weight widens to the weight's dtype, because it
-    could not hold ``-w``.
+    `optax.apply_updates` then gives exactly 0 at pruned places, also where a finite ``w`` was not
+    zero yet. Without params it is ``u <- where(m, u, 0)``, so that what is zero stays zero. Kept
+    weights are updated as ``tx`` updates any params whose pruned weights and gradients are zero.
+    Dtypes do not change, with one exception: an update that is narrower than its weight gets the
+    weight's dtype, because it could not hold ``-w``.
 
-    The mask is either given here or at each update:
+    The mask is given either here or at each update:
 
-        tx = keep_pruned(optax.adamw(1e-3), mask)         # lives in the state, starting from init
+        tx = keep_pruned(optax.adamw(1e-3), mask)         # the state holds the mask, from init on
         updates, state = tx.update(grads, state, params)
         state = state._replace(mask=new_mask)             # another mask from here on
 
-        tx = keep_pruned(optax.adamw(1e-3))               # lives elsewhere
+        tx = keep_pruned(optax.adamw(1e-3))               # the state holds no mask
         updates, state = tx.update(grads, state, params, mask=mask)
 
     ``update`` reads the mask from its arguments only, so new values do not trace a jitted step
-    again. A mask passed to ``update`` wins over the one in the state for that update, and does not
-    replace it.
+    again. A mask passed to ``update`` is used in place of the one in the state, for that update
+    only.
 
-    A moment is any part of the state that has the containers of the params, with or without the
-    leaves that `optax.masked` and `optax.multi_transform` hide; in it, float and complex leaves of
-    the weights' shapes are masked. Other parts, such as Adafactor's factors and whatever belongs
-    to params that are one bare scalar, only ever see masked gradients and params.
+    Which parts of the state are moments is seen from their form: they have the containers of the
+    params, with or without the leaves that `optax.masked` and `optax.multi_transform` hide. In
+    them, float and complex leaves of the weights' shapes are masked. Other parts are not, such as
+    Adafactor's factors and whatever belongs to params that are a single scalar. They only ever see
+    masked gradients and params.
 
     Args:
-      tx: any optax transformation. Wrap the whole of it: what is chained after `keep_pruned` can
-        move pruned weights again.
+      tx: any optax transformation. Wrap the whole chain: what comes after `keep_pruned` can move
+        pruned weights again.
       mask: tree of bool arrays with the structure and shapes of the params, or None.
 
     Returns:
@@ -108,7 +109,7 @@ def keep_pruned(
 
 
 def _held(state: PyTree, mask: PyTree) -> PyTree:
-    """Zeroes pruned places in all parts of an optimiser's state that look like the params."""
+    """Sets pruned places to zero in all parts of an optimiser's state that look like the params."""
     if _is_leaf(mask) and mask.ndim == 0:
         return state  # Nothing tells the moment of one scalar from a learning rate.
     entries = jax.tree.leaves(state, is_leaf=_is_entry)

@@ -1,7 +1,7 @@
-"""Masks in one bit a weight, and params as their kept values: the forms for storage.
+"""Forms for storage: masks as one bit for each weight, and params as their kept values.
 
-Bits are in row-major order, the first in the highest bit of the first byte, as ``numpy.packbits``
-has them; what is left of the last byte is zero.
+The bits are in row-major order. The first weight has the highest bit of the first byte, as in
+``numpy.packbits``. Bits of the last byte that no weight needs are zero.
 """
 
 import math
@@ -18,12 +18,12 @@ from tsjax.pruning.placement import replicated
 
 PyTree = Any
 
-PARTS = ("values", "mask")
+COMPRESSED_PARTS = ("values", "mask")
 """What :func:`compress` may store of a leaf."""
 
 
 def pack(mask: PyTree) -> PyTree:
-    """Packs a mask for storage, eight weights to a byte; also inside a jitted function.
+    """Packs a mask for storage, eight weights to a byte. It also works inside a jitted function.
 
     Args:
       mask: tree of bool arrays.
@@ -39,7 +39,7 @@ def pack(mask: PyTree) -> PyTree:
 
 
 def unpack(packed: PyTree, like: PyTree) -> PyTree:
-    """The mask that :func:`pack` packed; also inside a jitted function.
+    """The mask that :func:`pack` packed. It also works inside a jitted function.
 
     Args:
       packed: tree of uint8 arrays. Bits beyond a leaf's last weight are not read.
@@ -49,8 +49,8 @@ def unpack(packed: PyTree, like: PyTree) -> PyTree:
       A tree like ``like`` of bool arrays of its shapes.
 
     Raises:
-      ValueError: if ``packed`` is not of the size that ``like`` asks for, listing every leaf that
-        is not, or if it is not uint8.
+      ValueError: if ``packed`` is not uint8, or does not have the leaves and sizes that ``like``
+        asks for. Every leaf at fault is listed.
     """
     trees.check_same_structure(
         packed,
@@ -68,10 +68,10 @@ def unpack(packed: PyTree, like: PyTree) -> PyTree:
 
 
 def compress(params: PyTree, mask: PyTree) -> PyTree:
-    """The kept weights alone, with what is needed to put them back. Runs on the host.
+    """The kept weights alone, with what is needed to put them back. It runs on the host.
 
-    What pruned weights hold is dropped, and a kept weight may be zero: the mask is stored, not
-    inferred. A complex number is one weight.
+    The values of pruned weights are dropped. A kept weight may be zero, so the mask is stored and
+    not inferred. A complex number is one weight.
 
     Args:
       params: tree of arrays.
@@ -94,7 +94,7 @@ def compress(params: PyTree, mask: PyTree) -> PyTree:
 
 
 def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
-    """The params and the mask that :func:`compress` was given, pruned weights zero.
+    """The params and the mask that :func:`compress` was given. Pruned weights are zero.
 
     Args:
       compressed: as :func:`compress` returns it.
@@ -105,8 +105,8 @@ def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
       Params and mask, trees like ``like`` of numpy arrays. Kept weights come back bit by bit.
 
     Raises:
-      ValueError: if the two do not belong together or contradict themselves, as where the mask
-        does not keep as many weights as there are values; every leaf at fault is listed.
+      ValueError: if ``compressed`` does not fit ``like``, or contradicts itself. It does so if the
+        mask keeps more or fewer weights than there are values. Every leaf at fault is listed.
     """
     problems: list[str] = []
 
@@ -128,61 +128,6 @@ def decompress(compressed: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
     )
 
 
-def describe(params: PyTree) -> dict[str, dict[str, Any]]:
-    """Maps each leaf's path to its ``dtype`` and ``shape``, in types that JSON has."""
-    return {
-        path: {"dtype": leaf.dtype.name, "shape": list(leaf.shape)}
-        for path, leaf in trees.by_path(params).items()
-    }
-
-
-def described(description: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The leaves by path that :func:`describe` described, for one that comes from a file.
-
-    Raises:
-      ValueError: if it is no such description, naming the paths at fault.
-    """
-    if not isinstance(description, Mapping):
-        raise ValueError(f"the leaves are a {type(description).__name__}, not a mapping by path")
-    found, problems = {}, []
-    for path, leaf in description.items():
-        try:
-            found[path] = _described_leaf(leaf["dtype"], leaf["shape"])
-        except (KeyError, TypeError, ValueError):
-            problems.append(f"{path}: {str(leaf)[:80]} is no dtype and shape of an array")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return found
-
-
-def check_fits(stored: Mapping[str, Any], like: PyTree, *, name: str) -> None:
-    """Checks that stored leaves (by path) have the paths, shapes and dtypes of ``like``.
-
-    Raises:
-      ValueError: listing every leaf that does not; ``name`` says what is stored.
-    """
-    want = trees.by_path(like)
-    trees.check_same_structure(dict(stored), want, name=name, like_name="the tree expected")
-    if other := [
-        f"{path}: {stored[path].dtype} stored, {leaf.dtype} expected"
-        for path, leaf in want.items()
-        if stored[path].dtype != _native(leaf.dtype)
-    ]:
-        raise ValueError(f"{name} has other dtypes:\n  " + "\n  ".join(other))
-
-
-def _described_leaf(name: str, shape: list[int]) -> jax.ShapeDtypeStruct:
-    dtype = jnp.dtype(name)
-    number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
-    dims = len(shape) <= 32 and all(type(d) is int and d >= 0 for d in shape)
-    # Even an array without elements must not have dimensions that no memory could hold.
-    if not (number and dims and math.prod(max(d, 1) for d in shape) * dtype.itemsize < 2**63):
-        raise ValueError
-    if dtype.name != name:  # numpy has other names for it too, and takes None for float64.
-        raise ValueError
-    return jax.ShapeDtypeStruct(tuple(shape), dtype)
-
-
 def _compress(leaf: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
     if not leaf.size:
         return {}  # Orbax stores no array without elements.
@@ -196,12 +141,12 @@ def _compress(leaf: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
 
 def _expand(parts: Any, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """One leaf and its mask, or ValueError that says what is wrong with the parts."""
-    if not isinstance(parts, Mapping) or not parts.keys() <= set(PARTS):
-        raise ValueError(f"expected arrays {' and '.join(PARTS)}, got {str(parts)[:80]}")
+    if not isinstance(parts, Mapping) or not parts.keys() <= set(COMPRESSED_PARTS):
+        raise ValueError(f"expected arrays {' and '.join(COMPRESSED_PARTS)}, got {str(parts)[:80]}")
     n = math.prod(shape)
     if other := [name for name, part in parts.items() if not hasattr(part, "dtype")]:
         raise ValueError(f"{' and '.join(other)} must be arrays")
-    values, packed = (parts.get(part) for part in PARTS)
+    values, packed = (parts.get(part) for part in COMPRESSED_PARTS)
     if values is not None and values.dtype != dtype:
         raise ValueError(f"the values are {values.dtype}, expected {dtype}")
     if packed is None:

@@ -1,4 +1,4 @@
-"""PALS: a sparsity that the validation loss finds (Atashgahi et al., arXiv 2305.18382)."""
+"""PALS: finds the sparsity by the validation loss (Atashgahi et al., arXiv 2305.18382)."""
 
 import dataclasses
 import functools
@@ -38,31 +38,33 @@ PyTree = Any
 class PALS(Exchange):
     """Shrinks, expands or keeps the number of weights, by the validation loss (algorithm 1).
 
-    Training begins dense. Each ``every`` steps, with sparsity ``S`` over all parameters and
-    validation loss ``L``:
+    Training begins dense. Every ``every`` steps, the sparsity ``S`` over all parameters and the
+    validation loss ``L`` decide what happens:
 
-    * shrink, if ``S < least``, or ``L <= tolerance * best L`` and ``S < most``;
+    * shrink, if ``S < least``, or if ``L <= tolerance * best L`` and ``S < most``;
     * expand, if ``L > tolerance * best L`` and ``S`` is above the sparsity that the best L had;
     * else stay.
 
-    Each leaf drops a share ``rate`` of its kept weights by magnitude and grows as many by gradient;
-    shrinking drops ``factor`` times as many and grows what it would have dropped, expanding grows
-    ``factor`` times as many. Counts are rounded as in the authors' code.
+    To stay, each leaf drops a share ``rate`` of its kept weights by magnitude, and grows as many by
+    gradient. To shrink, it drops ``factor`` times as many, and grows what it would drop to stay. To
+    expand, it drops what it would drop to stay, and grows ``factor`` times as many. Counts are
+    rounded as in the authors' code.
 
-    Used as every :class:`tsjax.pruning.Algorithm`; ``update`` needs the validation loss.
+    It is used like every :class:`tsjax.pruning.Algorithm`, but its ``update`` needs the validation
+    loss.
 
     Attributes:
-      rate: schedule of the share of kept weights that is exchanged; in the authors' code from 0.5
-        to 0.005 along half a cosine over the whole training, see :func:`pals`.
+      rate: schedule of the share of kept weights that is exchanged. In the authors' code it falls
+        from 0.5 to 0.005 along half a cosine over the whole training; see :func:`pals`.
       tolerance: the paper's lambda, 1.05 to 1.2.
       factor: the paper's gamma, 1.05 to 1.2.
       every: steps between changes.
-      begin: where the steps that change the mask begin; from 0 on these are the multiples of
-        ``every``.
-      end: after this step the mask stays; two thirds of training in the authors' code.
+      begin: the mask may change at ``begin``, ``begin + every``, and so on. With 0, these are the
+        multiples of ``every``.
+      end: after this step the mask stays. In the authors' code it is two thirds of training.
       least: sparsity below which it always shrinks.
-      most: sparsity from which on it never shrinks.
-      where: which leaves are pruned; the authors' code takes all of rank >= 2.
+      most: sparsity at and above which it shrinks no more.
+      where: which leaves are pruned. The authors' code prunes all of rank >= 2.
     """
 
     reads_loss: ClassVar[bool] = True
@@ -89,7 +91,7 @@ class PALS(Exchange):
         return found
 
     def init(self, params: PyTree, key: Array) -> SparseState:
-        """Dense, with no best loss yet.
+        """The state before the first step: all is kept, and there is no best loss yet.
 
         Raises:
           ValueError: for numbers that make no sense.
@@ -160,6 +162,6 @@ def pals(steps: int, **more: Any) -> PALS:
 
 
 def _sparsity(mask: PyTree) -> Array:
-    """Pruned over all parameters."""
+    """The share of all parameters that is pruned."""
     pruned = sum(jnp.sum(~leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(mask))
     return jnp.asarray(pruned, jnp.float32) / np.float32(max(1, trees.size(mask)))

@@ -1,7 +1,7 @@
 """Patterns: weights that are kept or pruned together, or in a fixed share of each group.
 
-A machine skips single zeros at no gain; it can skip blocks, whole rows and columns, and, on recent
-GPUs, two of every four along the contracted axis.
+A machine gains nothing by skipping single zeros. It can skip blocks, and whole rows and columns.
+Recent GPUs can also skip two of every four weights along the contracted axis.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ _REDUCTIONS = ("mean", "max")
 
 @dataclasses.dataclass(frozen=True)
 class NofM:
-    """At most ``n`` weights of every ``m`` consecutive ones along ``axis`` (arXiv 2104.08378).
+    """Keeps at most ``n`` of every ``m`` consecutive weights along ``axis`` (arXiv 2104.08378).
 
-    The last group along the axis may be shorter; it too keeps at most ``n``, as if it were padded
-    with zeros.
+    The last group along the axis may be shorter. It too keeps at most ``n`` weights, as if it were
+    padded with zeros.
 
     Attributes:
       n: weights kept in each group.
       m: weights in a group.
-      axis: along which axis groups lie. The default is the inputs' of a dense kernel [in, out] and
-        of a convolution [width, in, out].
+      axis: the axis along which the groups lie. The default is the axis of inputs in a dense kernel
+        [in, out] and in a convolution [width, in, out].
     """
 
     n: int
@@ -44,9 +44,9 @@ class NofM:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Blocks of the trailing axes, e.g. ``(4, 4)``, ``(16, 16)`` or ``(1, 8)``, kept as a whole.
+    """Keeps or prunes whole blocks of the last axes, such as ``(4, 4)`` or ``(1, 8)``.
 
-    Blocks begin at index 0; those at the far edge may be smaller.
+    Blocks begin at index 0. Those at the far edge may be smaller.
 
     Attributes:
       shape: the block's size along the last axes.
@@ -72,10 +72,10 @@ class Blocks:
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """Whole slices at one index of ``axis``: 0 keeps rows of a kernel [in, out], -1 columns.
+    """Keeps or prunes whole slices: in a kernel [in, out], axis 0 gives rows, and -1 columns.
 
     Attributes:
-      axis: the axis.
+      axis: the axis; a slice is all that lies at one index of it.
       reduce: a slice's score is the ``"mean"`` or the ``"max"`` of its weights' scores.
     """
 
@@ -93,13 +93,13 @@ class Slices:
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """Single weights, ranked within each slice along ``axes``: every slice keeps the same count.
+    """Ranks single weights within each slice along ``axes``; every slice keeps the same count.
 
-    Wanda compares the weights of each output: ``Within(-1)`` for a kernel [in, out],
-    ``Within((-2, -1))`` for one of heads [in, heads, width].
+    Wanda compares the weights of each output. That is ``Within(-1)`` for a kernel [in, out], and
+    ``Within((-2, -1))`` for a kernel with heads [in, heads, width].
 
     Attributes:
-      axes: the axis or axes.
+      axes: the axis or axes; a slice is all that lies at one index of each.
     """
 
     axes: int | tuple[int, ...] = -1

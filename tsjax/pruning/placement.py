@@ -1,8 +1,8 @@
-"""Arrays whose sharding is part of their type, as on a mesh with explicit axes.
+"""Places arrays on a mesh with explicit axes, where an array's sharding is part of its type.
 
-There an elementwise operation takes operands that are sharded alike only, and an operation across a
-sharded axis has to be told where its result goes. On all other meshes the compiler sees to it, and
-both functions give back what they are given.
+On such a mesh, the operands of an elementwise operation must be sharded alike, and an operation
+across a sharded axis must be told where its result goes. On all other meshes the compiler decides
+this, and both functions return the array that they are given.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def replicated(x: Array) -> Array:
-    """The whole array on every device."""
+    """The array, copied as a whole to every device."""
     sharding = _explicit(x)
     if sharding is None:
         return x
@@ -21,7 +21,7 @@ def replicated(x: Array) -> Array:
 
 
 def placed_like(x: Array, like: Any) -> Array:
-    """The array sharded as another one of its shape."""
+    """The array, sharded like another one of its shape."""
     sharding = _explicit(like)
     if sharding is None or jax.typeof(x).sharding == sharding:
         return x

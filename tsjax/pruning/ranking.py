@@ -1,4 +1,4 @@
-"""The largest scores of many arrays at once, exactly, without a sort."""
+"""Finds the largest scores exactly: of many arrays together, in groups, or as whole units."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from jax import Array
 
 @jax.jit
 def keep_largest(scores: Sequence[Array], k: int | Array) -> list[Array]:
-    """Masks that keep the ``k`` largest of all scores, ties by position.
+    """Masks that keep the ``k`` largest of all scores; of equal scores, the first ones.
 
-    IEEE floats are ordered like unsigned integers once the bits of negative ones are flipped, so
-    the threshold is found bit by bit. Each bit costs one pass over the scores.
+    IEEE floats have the order of unsigned integers, once the bits of negative ones are flipped. So
+    the threshold is found bit by bit, and each bit takes one pass over the scores.
 
     Args:
       scores: floating-point arrays; NaN ranks above infinity.
@@ -40,10 +40,10 @@ def keep_largest(scores: Sequence[Array], k: int | Array) -> list[Array]:
 
 
 def _first(masks: Sequence[Array], n: Array) -> list[Array]:
-    """The first ``n`` true places of all masks, which hold so many at least.
+    """Masks that keep the first ``n`` true places of all masks, which hold at least so many.
 
-    Where they end is searched for as a threshold is, bit by bit: a running count would need the
-    whole of a sharded array in one place.
+    The place where they end is found like the threshold, bit by bit. A running count would need a
+    sharded array in one place.
     """
     sizes = [math.prod(mask.shape) for mask in masks]
     bits = max(1, sum(sizes).bit_length())
@@ -82,8 +82,9 @@ def _positions(shape: tuple[int, ...]) -> Array:
 def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: int | Array) -> list[Array]:
     """Masks that keep whole units, the largest scores first, until about ``k`` weights are kept.
 
-    Of all such prefixes the one whose weight count is nearest to ``k`` is taken (the shorter of two
-    as near), so what is obtained is within half a unit of what is asked. Ties go by position.
+    The number of units is the one whose count of weights is nearest to ``k``, and the smaller of
+    two that are equally near. So the count is within half a unit of ``k``. Of units with equal
+    scores, the first ones are kept.
 
     Args:
       scores: one score per unit.
@@ -103,7 +104,7 @@ def keep_units(scores: Sequence[Array], sizes: Sequence[np.ndarray], k: int | Ar
 
 @jax.jit
 def keep_in_groups(scores: Array, n: int | Array) -> Array:
-    """Keeps the ``n`` largest scores along the last axis, ties by position."""
+    """A mask that keeps the ``n`` largest scores along the last axis; of equal ones, the first."""
     (keys,) = _ordered([scores])
     order = jnp.argsort(keys, axis=-1, descending=True, stable=True)
     return jnp.argsort(order, axis=-1) < n

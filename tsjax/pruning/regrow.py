@@ -1,4 +1,4 @@
-"""A constant number of weights that move about: static masks, SET, RigL."""
+"""Methods that keep a constant number of weights: static masks, SET and RigL."""
 
 import dataclasses
 import functools
@@ -37,18 +37,19 @@ Allocation = Callable[[PyTree, Any, Where], dict[str, Any]]
 )
 @dataclasses.dataclass(frozen=True)
 class Regrow(Exchange):
-    """Sparse from the first step; drops the smallest weights now and then, and grows as many.
+    """Trains sparse from the first step, and exchanges the smallest weights for others at times.
 
-    Each leaf keeps its count of weights. Grown weights begin at zero; a dropped weight may be grown
-    at once, and then keeps its value. The mask changes at ``begin``, ``begin + every``, and so on;
-    the first step is 1, so that from 0 on these are the multiples of ``every``.
+    Each leaf drops as many weights as it grows, so its count stays. Grown weights begin at zero. A
+    dropped weight may be grown in the same step, and then keeps its value. The mask changes at the
+    steps ``begin``, ``begin + every``, and so on. The first step of training is 1, so with
+    ``begin=0`` these are the multiples of ``every``.
 
     Attributes:
       density: share of prunable weights kept, throughout.
-      drop: schedule of the share of a leaf's kept weights that is dropped; rounded down to whole
-        weights.
+      drop: schedule of the share of a leaf's kept weights that is dropped. It is rounded down to
+        whole weights.
       every: steps between changes.
-      begin: where the steps that change the mask begin.
+      begin: the mask changes at ``begin``, ``begin + every``, and so on.
       end: after this step the mask stays.
       grow: ``"gradient"`` grows where the gradient is largest, ``"random"`` anywhere.
       allocate: how the density is shared out over the leaves, :func:`tsjax.pruning.erk` or
@@ -77,7 +78,7 @@ class Regrow(Exchange):
         return found + self.share_problems("the share dropped", self.drop)
 
     def init(self, params: PyTree, key: Array) -> SparseState:
-        """A random mask, leaf by leaf at the allocated density.
+        """The state before the first step: a random mask, each leaf at its allocated density.
 
         Raises:
           ValueError: for numbers that make no sense.
@@ -117,7 +118,7 @@ class Regrow(Exchange):
 
 
 def static_sparse(density: float, **more: Any) -> Regrow:
-    """A random mask, drawn once and held: the control of every dynamic method.
+    """A random mask that is drawn once and held: the control for every method that changes masks.
 
     Args:
       density: share of prunable weights kept.
@@ -155,7 +156,7 @@ def rigl(density: float, *, end: Step, drop: float = 0.3, every: Step = 100, **m
     Args:
       density: share of prunable weights kept.
       end: the last step that changes the mask; the paper's is three quarters of training.
-      drop: share dropped at first, which falls to zero along half a cosine; the paper's alpha.
+      drop: share dropped at first; it falls to zero along half a cosine. The paper's alpha.
       every: steps between changes; the paper's Delta T.
       **more: other fields of :class:`Regrow`.
 

@@ -1,8 +1,8 @@
 """Which densities to visit, and when: the ladder, and functions of the training step.
 
 A schedule is a function ``step -> density`` of a traced step. The ones here take their numbers as
-keywords, so that :func:`schedule` can hold them as data: other numbers are then other arguments of
-the jitted step, not another program.
+keywords, so that :func:`schedule` can hold these as data. If a jitted step gets the schedule as an
+argument, other numbers do not compile it again.
 """
 
 import math
@@ -23,8 +23,8 @@ def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> t
     Args:
       ratio: the share kept from one rung to the next, in (0, 1).
       steps: the exponent of the last rung.
-      floor: if given, the ladder goes on beyond ``steps`` while a rung is above ``floor``, and ends
-        in ``floor`` itself; a floor above the last rung adds nothing.
+      floor: if given, the ladder goes on beyond ``steps`` as long as rungs are above ``floor``, and
+        its last rung is ``floor`` itself. A floor above the last rung changes nothing.
 
     Returns:
       Densities from 1 downwards, strictly decreasing.
@@ -54,8 +54,8 @@ def ladder(ratio: float = 0.8, steps: int = 10, floor: float | None = None) -> t
 def schedule(fn: Callable[..., Array], **numbers: Any) -> Schedule:
     """A schedule with its numbers as data: ``schedule(cubic, density=0.1, begin=0, end=1000)``.
 
-    The result is a pytree whose leaves are the numbers: as an argument of a jitted step, a change
-    of them compiles nothing.
+    The result is a pytree, and the numbers are its leaves. If it is an argument of a jitted step,
+    other numbers do not compile the step again.
 
     Args:
       fn: ``fn(step, **numbers)``, e.g. :func:`one_shot`, :func:`geometric` or :func:`cubic`.
@@ -70,14 +70,14 @@ def one_shot(step: Step, *, density: float, begin: Step = 0) -> Array:
 
 
 def geometric(step: Step, *, ratio: float, every: Step, rungs: Step, begin: Step = 0) -> Array:
-    """The ladder in time: one more factor ``ratio`` at ``begin`` and each ``every`` steps after.
+    """The ladder in time: the next rung at ``begin``, and then every ``every`` steps.
 
     Args:
       step: training step.
       ratio: the share kept from one rung to the next, in (0, 1).
       every: steps between rungs.
-      rungs: how many factors in all.
-      begin: step of the first.
+      rungs: how many rungs below 1 there are.
+      begin: the step of the first of them.
     """
     rung = jnp.clip((jnp.asarray(step) - begin) // every + 1, 0, rungs)
     return jnp.power(ratio, rung.astype(jnp.float32))
@@ -92,15 +92,15 @@ def cubic(
     initial: float = 1.0,
     power: float = 3.0,
 ) -> Array:
-    """Gradual pruning, ``d + (d_0 - d) (1 - (t - t_0) / (t_1 - t_0))^3`` of Zhu and Gupta.
+    """Gradual pruning: ``d + (d_0 - d) (1 - (t - t_0) / (t_1 - t_0))^3`` (Zhu and Gupta).
 
-    arXiv 1710.01878, eq. 1, in densities rather than sparsities.
+    This is equation 1 of arXiv 1710.01878, in densities rather than sparsities.
 
     Args:
       step: training step ``t``.
       density: the last density ``d``, held after ``end``.
-      begin: ``t_0``; before it the density is ``initial``.
-      end: ``t_1``.
+      begin: ``t_0``; before this step the density is ``initial``.
+      end: ``t_1``, the step from which on the density is ``d``.
       initial: the first density ``d_0``.
       power: the exponent, 3 in the paper.
     """

@@ -1,11 +1,11 @@
-"""Importance scores: each function returns a tree like ``params`` of scores, larger is kept.
+"""Criteria: each function returns a tree like ``params`` of scores. Larger scores are kept.
 
-What a criterion needs beside the weights is an argument: gradients from
-:func:`tsjax.pruning.gradient_moments` or from any train step, input norms from
-:func:`tsjax.pruning.input_squares`. A complex weight has one score, by its modulus; where it is
-stored as two leaves ``real`` and ``imag``, both get that score.
+What a criterion needs besides the weights is an argument: gradients from
+:func:`tsjax.pruning.gradient_moments` or from any train step, or input norms from
+:func:`tsjax.pruning.input_squares`. A complex weight has one score, by its modulus. If it is
+stored as two leaves ``real`` and ``imag``, both get this score.
 
-Products are taken in float32 at least: those of two small float16 numbers would all be zero.
+Products are computed in float32 at least, because products of small float16 numbers would be zero.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def magnitude(params: PyTree) -> PyTree:
 
 
 def random(params: PyTree, key: Array) -> PyTree:
-    """Scores drawn from the uniform distribution on [0, 1), the control of every criterion.
+    """Random scores, uniform on [0, 1): the control for every criterion.
 
     Args:
       params: tree of arrays; only shapes are read.
@@ -58,9 +58,9 @@ def random(params: PyTree, key: Array) -> PyTree:
 def saliency(params: PyTree, grads: PyTree) -> PyTree:
     """First-order Taylor saliency, ``|w| |g|`` (Molchanov et al., arXiv 1906.10771, eq. 8).
 
-    With the mean gradient over the data this is how much, to first order, the loss changes when
-    the weight goes to zero. With ``gradient_moments(...).absolute`` it is the mean of that change's
-    size over batches, in which changes of opposite sign do not cancel.
+    With the mean gradient over the data, this is the size of the change of the loss when the weight
+    goes to zero, to first order. With ``gradient_moments(...).absolute``, it is the mean of that
+    size over the batches, in which changes of opposite sign do not cancel.
 
     Args:
       params: tree of real or complex arrays.
@@ -73,8 +73,9 @@ def saliency(params: PyTree, grads: PyTree) -> PyTree:
 def snip(params: PyTree, grads: PyTree) -> PyTree:
     """SNIP's connection sensitivity, ``|w g| / sum |w g|`` (Lee et al., arXiv 1810.02340, eq. 6).
 
-    Meant for weights as initialised, in one shot; the sum runs over all leaves of the tree. The
-    order is that of :func:`saliency`; the scores say which share of the whole a weight has.
+    It is meant for weights as they are initialised, to be pruned at once. The sum runs over all
+    leaves of the tree. So the scores have the order of :func:`saliency`, and say which share of the
+    whole each weight has.
 
     Args:
       params: tree of real or complex arrays.
@@ -93,10 +94,10 @@ def snip(params: PyTree, grads: PyTree) -> PyTree:
 def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
     """Second-order saliency with the diagonal Fisher information, ``w^2 F / 2``, F = E[g^2].
 
-    Optimal Brain Damage's ``w^2 H / 2`` (LeCun et al., 1989, eq. 5) with the Hessian's diagonal
-    replaced by the mean of squared gradients, as in Theis et al. (arXiv 1801.05787, eq. 5). Exact
-    Fisher information needs one example per batch in :func:`gradient_moments`; larger batches
-    average before the square.
+    This is Optimal Brain Damage's ``w^2 H / 2`` (LeCun et al., 1989, eq. 5), in which the mean of
+    squared gradients replaces the diagonal of the Hessian, as in Theis et al. (arXiv 1801.05787,
+    eq. 5). The Fisher information is exact if each batch of :func:`gradient_moments` is one
+    example. Larger batches average the gradients before they are squared.
 
     Args:
       params: tree of real or complex arrays.
@@ -112,13 +113,13 @@ def fisher(params: PyTree, squared_grads: PyTree) -> PyTree:
 def movement(params: PyTree, grads: PyTree, scores: PyTree | None = None) -> PyTree:
     """Movement pruning's ``S - w g`` (Sanh et al., arXiv 2005.07683, eq. 3, unit learning rate).
 
-    Call it in each training step with the scores so far: weights that move away from zero gather
-    score, weights that shrink lose it. Scores have a sign.
+    Call it in each training step with the scores so far. The scores of weights that move away from
+    zero rise, and those of weights that shrink fall. Scores may be negative.
 
     Args:
       params: tree of real or complex arrays.
-      grads: gradients at ``params``; for pruned weights those through
-        :func:`tsjax.pruning.straight_through`.
+      grads: gradients at ``params``. Pruned weights need the gradients that
+        :func:`tsjax.pruning.straight_through` gives.
       scores: the scores before this step; zeros by default.
     """
     _check_like(grads, params)
@@ -130,8 +131,8 @@ def movement(params: PyTree, grads: PyTree, scores: PyTree | None = None) -> PyT
 def wanda(params: PyTree, squares: PyTree) -> PyTree:
     """Wanda's ``|w| ||x||``: weight times norm of its input (Sun et al., arXiv 2306.11695, eq. 1).
 
-    The paper ranks the weights of each output by themselves: ``pattern=pruning.Within(-1)`` in
-    :func:`tsjax.pruning.select`.
+    The paper ranks the weights of each output by themselves. Use ``pattern=pruning.Within(-1)`` in
+    :func:`tsjax.pruning.select` to do so.
 
     Args:
       params: tree of real or complex arrays.

@@ -33,28 +33,30 @@ def select(
 ) -> PyTree:
     """Keeps the highest scores among the leaves that ``where`` chooses.
 
-    With ``n`` weights ranked together, ``n - round((1 - density) * n)`` are kept, so that what is
-    obtained differs from what is asked by less than one weight. Equal scores are kept in the order
-    of their position (leaves in tree order, then row-major). A new density or new scores never
-    compile again; under ``jit``, ``density`` may be traced (a float32 density then rounds the count
-    at ``n * 2**-24``).
+    Of ``n`` weights that are ranked together, ``n - round((1 - density) * n)`` are kept, so the
+    count is less than one weight away from what was asked. Of equal scores, those that come first
+    are kept (leaves in tree order, then row-major). A new density or new scores never compile
+    again. Under ``jit``, ``density`` may be traced; a float32 density then rounds the count at
+    ``n * 2**-24``.
 
-    A complex weight is one weight: kept or pruned whole, counted once, whether it is a complex
-    number or a pair of leaves ``real`` and ``imag`` (which takes the larger of its two scores).
+    A complex weight is one weight, whether it is a complex number or a pair of leaves ``real`` and
+    ``imag``. It is kept or pruned as a whole, and counted once. A pair has the larger of its two
+    scores.
 
-    With :class:`Blocks` or :class:`Slices` as ``pattern``, whole ones are kept, those with the
-    highest scores first, and the count is within half a block of what is asked. :class:`Within`
-    ranks the weights of each slice by themselves.
+    With :class:`Blocks` or :class:`Slices` as ``pattern``, whole blocks or slices are kept, those
+    with the highest scores first. The count is then within half a block of what was asked.
+    :class:`Within` ranks the weights of each slice by themselves.
 
     Args:
       scores: tree of real scores, as from :func:`tsjax.pruning.magnitude`.
       density: share of the chosen weights to keep, in (0, 1]; or a table ``{glob: share}``, as from
-        :func:`tsjax.pruning.erk`, whose first matching entry holds for a leaf, or the one that is
-        its path, and each of whose entries is ranked by itself. Left out for a :class:`NofM`
-        pattern, which fixes it.
-      scope: which weights are ranked together: ``"global"`` all, ``"leaf"`` those of a leaf, a
-        sequence of globs over paths (``("encoder/*", "decoder/*")``) those that match the same, or
-        a function from path to group. Each group obtains the density. Not with a table.
+        :func:`tsjax.pruning.erk`. In a table, the entry that is a leaf's path holds for it, or else
+        the first entry that matches; the leaves of one entry are ranked together. Leave the density
+        out for a :class:`NofM` pattern, which fixes it.
+      scope: which weights are ranked together. ``"global"`` ranks all together, ``"leaf"`` those of
+        each leaf. A sequence of globs (``("encoder/*", "decoder/*")``) ranks together the leaves
+        whose first matching glob is the same. A function from path to group does so by group. Each
+        group gets the density. A table of densities allows no scope.
       where: which leaves to prune, see :data:`tsjax.pruning.Where`; all others are kept whole.
       pattern: which weights are kept or pruned together, for all leaves or as a table
         ``{glob: pattern}``; None, the default, for single weights.
@@ -92,14 +94,14 @@ def select(
 
 
 def kept_count(density: Density, n: int) -> int | Array:
-    """``n - round((1 - density) * n)``, the count of ``torch.nn.utils.prune``."""
+    """How many of ``n`` weights are kept: ``n - round((1 - density) * n)``, as PyTorch has it."""
     if isinstance(density, jax.core.Tracer):
         return n - jnp.round((1 - density) * n).astype(jnp.int32)
     return n - round((1 - float(density)) * n)
 
 
 def check_density(density: Density, name: str = "density") -> None:
-    """Raises ValueError for a density outside (0, 1]; a traced one passes."""
+    """Raises ValueError for a density outside (0, 1]. A traced density is not checked."""
     if isinstance(density, jax.core.Tracer):
         return
     if not 0 < float(density) <= 1:
@@ -109,7 +111,7 @@ def check_density(density: Density, name: str = "density") -> None:
 def _keep(
     scores: Mapping[str, Array], density: Density, patterns_of: Mapping[str, Pattern | None]
 ) -> dict[str, Array]:
-    """Masks of leaves that are ranked together, but those that are ranked slice by slice."""
+    """The masks of leaves that are ranked together; ``Within`` leaves are ranked slice by slice."""
     found = {
         path: _within(score, density, pattern)
         for path, score in scores.items()
@@ -136,7 +138,7 @@ def _keep_blocks(
     blocks: tuple[tuple[int, ...], ...],
     reduce: tuple[str, ...],
 ) -> list[Array]:
-    """Masks that keep whole blocks of ``k`` weights or so; each leaf has its block."""
+    """Masks that keep whole blocks, about ``k`` weights in all; each leaf has its size of block."""
     worth, sizes = zip(*map(patterns.block_scores, scores, blocks, reduce), strict=True)
     masks = ranking.keep_units(worth, sizes, k)
     return [

@@ -1,19 +1,26 @@
-"""Writes what a benchmark found: a page in Markdown, its tables and its roofline."""
+"""Writes what a benchmark found: a page in Markdown, its tables and figures."""
 
 from pathlib import Path
 
+from tsjax.benchmark import Benchmark
 from tsjax.report import formats
 from tsjax.report.writing import require
-from tsjax.study import records
-from tsjax.study.speed import Benchmark
+from tsjax.results import write_file, write_json
+from tsjax.study import RunFolder
+
+_READ = """\
+A time is the median of single calls, with the quartiles in brackets. All engines and variants of a
+model, task and batch take turns, one call of each after the other. A ratio marked *(paired)* is one
+of paired turns: each time is divided by the other's of the same turn, and the cell has the median
+and the quartiles of these ratios. Other ratios are of medians.
+"""
 
 _ABOUT = {
-    "engines": """\
-The dense models; medians of a call. The ratios are medians of those of single turns, in each of
-which every engine is called once.""",
+    "engines": "The dense models on every engine.",
     "cuts": """\
 Compiled by XLA. *Speed* is how many times as fast as the dense model, *realised* the share of the
-saved FLOPs that became speed, *at most* the speed if the cut model attained its own bound.""",
+saved FLOPs that became speed: the median speed over the ratio of FLOPs. *At most* is the speed if
+the cut model attained its own bound.""",
     "bounds": """\
 The milliseconds that a call takes for its arithmetic at the peak rate, for the bytes that its
 compiled program reads and writes, and for the kernels that it starts. The largest is its bound;
@@ -47,21 +54,20 @@ def write_benchmark(found: Benchmark, folder: Path) -> Path:
     """
     require()
     from tsjax.report import benchmark_tables as tables
-    from tsjax.report import roofline
+    from tsjax.report import roofline, speedups
 
-    records.write_json(found, folder / "results.json")
-    records.write_file(folder / "times.csv", tables.times(found).csv())
-    plots = roofline.draw(found)
-    for plot in plots:
-        records.write_file(folder / f"{plot.name}.svg", plot.svg)
-        records.write_file(folder / f"{plot.name}.png", plot.png)
-    sections = [_heading(found)]
-    sections += [
-        f"## {table.caption}\n\n{_ABOUT[table.name]}\n\n{table.markdown()}"
-        for table in (tables.engines(found), tables.cuts(found), tables.bounds(found))
-        if table.records
-    ]
-    sections += [f"![{plot.alt}]({plot.name}.svg)\n\n{plot.caption}\n" for plot in plots]
+    run = RunFolder(folder)
+    write_json(found, run.results)
+    write_file(run.times, tables.times(found).csv())
+    plots = {"cuts": speedups.draw(found), "bounds": roofline.draw(found)}
+    sections = [_heading(found), _READ]
+    for table in (tables.engines(found), tables.cuts(found), tables.bounds(found)):
+        if table.records:
+            sections.append(f"## {table.caption}\n\n{_ABOUT[table.name]}\n\n{table.markdown()}")
+        if plot := plots.get(table.name):
+            write_file(folder / f"{plot.name}.svg", plot.svg)
+            write_file(folder / f"{plot.name}.png", plot.png)
+            sections.append(f"![{plot.alt}]({plot.name}.svg)\n\n{plot.caption}\n")
     failed = [
         f"* {row.model}, {row.variant}, {row.task}, batch {row.batch}, {row.engine}: "
         f"{formats.label(row.error, 200)}\n"
@@ -70,8 +76,8 @@ def write_benchmark(found: Benchmark, folder: Path) -> Path:
     ]
     if failed:
         sections.append("## What did not run\n\n" + "".join(failed))
-    records.write_file(folder / "README.md", "\n".join(sections))
-    return folder / "README.md"
+    write_file(run.benchmark_page, "\n".join(sections))
+    return run.benchmark_page
 
 
 def _heading(found: Benchmark) -> str:

@@ -9,13 +9,15 @@ import dataclasses
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tsjax.report import formats
@@ -29,6 +31,8 @@ DENSE = "#0067a3"
 PRUNED = "#bd4b00"
 TUNED = "#007a57"
 BASELINE = "#8f4f7d"
+# Further hues, where more lines than roles share a panel.
+_FURTHER = ("#7a6a00", "#00808a", "#6b4fc0", "#b3123f", "#5a7d1a")
 ROLES = {
     "ink": INK,
     "muted": MUTED,
@@ -41,6 +45,7 @@ ROLES = {
 }
 
 WIDTH = 11.4  # Inches: at 96 px/in the full width of the page.
+_ALONE = 0.62  # Of that, the width of a figure with one panel.
 SIZE = 9.0  # Points: the smallest text.
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _STYLE: dict[str, Any] = {
@@ -230,6 +235,23 @@ def spread(values: list[float], gap: float, top: float) -> list[float]:
     return moved
 
 
+def colours(number: int) -> list[str]:
+    """So many colours, no two of them alike: the page's roles first, then further hues."""
+    known = [DENSE, PRUNED, TUNED, BASELINE, INK, *_FURTHER]
+    # The golden section spreads any number of hues.
+    hues = ((0.13 + 0.618034 * i) % 1 for i in range(max(0, number - len(known))))
+    return (known + [to_hex(hsv_to_rgb((hue, 0.55, 0.75))) for hue in hues])[:number]
+
+
+def legend_columns(handles: Sequence[Line2D], panels: int) -> tuple[int, int]:
+    """Columns and lines of a legend above a grid of panels: one line if all fit, else columns."""
+    # Inches: a name's letters and its line.
+    wide = [0.08 * len(str(handle.get_label())) + 0.55 for handle in handles]
+    room = WIDTH * (1.0 if panels > 1 else _ALONE)
+    columns = len(handles) if sum(wide) < room else max(1, int(room / max(wide)))
+    return columns, -(-len(handles) // columns)
+
+
 def grid(
     panels: int, columns: int, size: float, *, right: float, top: float
 ) -> tuple[Figure, list[Axes]]:
@@ -245,7 +267,7 @@ def grid(
     columns = min(panels, columns)
     rows = -(-panels // columns)
     left, below, between = 0.6, 0.5, 0.8
-    width = WIDTH if columns > 1 else 0.62 * WIDTH
+    width = WIDTH if columns > 1 else _ALONE * WIDTH
     height = top + rows * size + (rows - 1) * between + below
     figure = Figure(figsize=(width, height))
     axes = []

@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 
 from tsjax.report import canvas, findings, formats
 from tsjax.report.canvas import BASELINE, DENSE, PAPER, PRUNED, TUNED
-from tsjax.study.records import Study
+from tsjax.study import records
 
 _DASHES = ((0, (6, 2.5)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)))
 
 
-def error_by_density(study: Study) -> tuple[Figure, str, str, str]:
+def error_by_density(study: records.Study) -> tuple[Figure, str, str, str]:
     """MSE and MAE against the density obtained, beside dense and the baselines."""
     names = [formats.label(baseline.name, 18) for baseline in study.baselines]
     right = min(1.9, 0.2 + 0.07 * max(len(name) + 8 for name in [*names, "fine-tuned"]))
@@ -21,7 +21,7 @@ def error_by_density(study: Study) -> tuple[Figure, str, str, str]:
     return figure, "error_by_density", _alt(study), _caption(study, above)
 
 
-def _panel(ax: Axes, study: Study, metric: str) -> list[tuple[float, float]]:
+def _panel(ax: Axes, study: records.Study, metric: str) -> list[tuple[float, float]]:
     """Draws one error against density; returns the (density, error) that lie above the axis."""
     rungs = sorted((r for r in study.ladder if r.kept), key=lambda rung: -rung.density)
     densities = [rung.density for rung in rungs]
@@ -67,7 +67,7 @@ def _panel(ax: Axes, study: Study, metric: str) -> list[tuple[float, float]]:
     return above
 
 
-def _alt(study: Study) -> str:
+def _alt(study: records.Study) -> str:
     points = [f"{formats.short_share(r.density)}: {formats.error(r.mse)}" for r in study.ladder]
     tuned = [
         f"{formats.short_share(t.rung.density)}: {formats.error(t.mse)}" for t in study.finetuned
@@ -81,7 +81,7 @@ def _alt(study: Study) -> str:
     return text + (f" Baselines: {', '.join(baselines)}." if baselines else "")
 
 
-def _caption(study: Study, above: list[list[tuple[float, float]]]) -> str:
+def _caption(study: records.Study, above: list[list[tuple[float, float]]]) -> str:
     text = (
         "Test error against the density obtained over the prunable weights, from dense on the"
         " left. "

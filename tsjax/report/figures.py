@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from tsjax.report import canvas, findings, formats, tables
 from tsjax.report.canvas import DENSE, INK, MUTED, PAPER, PRUNED, TUNED, Plot
 from tsjax.report.density import error_by_density
-from tsjax.study.records import Forecast, Study, Training
+from tsjax.study import records
 
 NAMES = ("error_by_density", "forecasts", "training", "cost")
 _PANELS = 12
@@ -24,7 +24,7 @@ _DASHES = ((0, (6, 2.5)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)))
 
 
 @canvas.styled
-def draw(study: Study) -> dict[str, Plot]:
+def draw(study: records.Study) -> dict[str, Plot]:
     """Draws every figure that the study has data for, by name."""
     made = {
         "error_by_density": error_by_density(study) if study.ladder else None,
@@ -44,7 +44,7 @@ def _colour(name: str) -> str:
     return TUNED if "tuned" in name else PRUNED
 
 
-def _lines(windows: tuple[Forecast, ...]) -> dict[str, tuple[str, Any]]:
+def _lines(windows: tuple[records.Forecast, ...]) -> dict[str, tuple[str, Any]]:
     """Colour and dash of every forecast by name; those of one colour differ in their dash."""
     lines: dict[str, tuple[str, Any]] = {}
     for name in dict.fromkeys(name for window in windows for name in window.forecasts):
@@ -54,7 +54,7 @@ def _lines(windows: tuple[Forecast, ...]) -> dict[str, tuple[str, Any]]:
     return lines
 
 
-def forecasts(study: Study) -> tuple[Figure, str, str, str]:
+def forecasts(study: records.Study) -> tuple[Figure, str, str, str]:
     """History, truth and forecasts of a few windows, in the data's own units."""
     shown = study.forecasts[:_PANELS]
     names = _lines(shown)
@@ -65,12 +65,8 @@ def forecasts(study: Study) -> tuple[Figure, str, str, str]:
         Line2D([], [], color=colour, ls=dash, lw=1.4, label=formats.label(name, 34))
         for name, (colour, dash) in names.items()
     ]
-    # Inches: a name's letters and its line. One row if all fit, else columns of the widest.
-    wide = [0.08 * len(str(handle.get_label())) + 0.55 for handle in handles]
-    room = canvas.WIDTH * (1.0 if len(shown) > 1 else 0.62)
-    columns = len(handles) if sum(wide) < room else max(1, int(room / max(wide)))
-    legend = 0.2 * -(-len(handles) // columns)
-    figure, axes = canvas.grid(len(shown), _columns(shown), 1.9, right=0.3, top=0.5 + legend)
+    columns, lines = canvas.legend_columns(handles, len(shown))
+    figure, axes = canvas.grid(len(shown), _columns(shown), 1.9, right=0.3, top=0.5 + 0.2 * lines)
     figure.legend(handles=handles, loc="upper left", ncol=columns, borderaxespad=0.5)
     cut = clipped = False
     for ax, window in zip(axes, shown, strict=True):
@@ -117,14 +113,14 @@ def forecasts(study: Study) -> tuple[Figure, str, str, str]:
     return figure, "forecasts", alt, caption
 
 
-def _columns(windows: tuple[Forecast, ...]) -> int:
+def _columns(windows: tuple[records.Forecast, ...]) -> int:
     """Three panels side by side if each channel has three windows, else two."""
     names = [window.channel for window in windows]
     rows = [names[i : i + 3] for i in range(0, len(names), 3)]
     return 3 if all(len(row) == 3 and len(set(row)) == 1 for row in rows) else 2
 
 
-def _own_units(ax: Axes, window: Forecast, past: int) -> bool:
+def _own_units(ax: Axes, window: records.Forecast, past: int) -> bool:
     """Limits y by history and truth, so that a forecast gone astray flattens neither."""
     known = [*window.history[len(window.history) - past :], *window.truth]
     drawn = [*known, *(value for values in window.forecasts.values() for value in values)]
@@ -136,7 +132,7 @@ def _own_units(ax: Axes, window: Forecast, past: int) -> bool:
     return min(drawn) < bottom or max(drawn) > top
 
 
-def training(study: Study) -> tuple[Figure, str, str, str]:
+def training(study: records.Study) -> tuple[Figure, str, str, str]:
     """Training and validation loss by epoch, a panel for each run."""
     runs = [(name, run) for name, run in tables.runs(study) if run.epochs][:_PANELS]
     figure, axes = canvas.grid(len(runs), 2 if len(runs) == 4 else 3, 2.1, right=1.25, top=0.4)
@@ -157,7 +153,7 @@ def training(study: Study) -> tuple[Figure, str, str, str]:
     return figure, "training", f"Loss by epoch. {'; '.join(said)}.", caption
 
 
-def _loss(ax: Axes, name: str, run: Training) -> bool:
+def _loss(ax: Axes, name: str, run: records.Training) -> bool:
     colour = DENSE if name == "dense" else TUNED
     epochs = [epoch.epoch for epoch in run.epochs]
     validation = [epoch.val_mse for epoch in run.epochs]
@@ -182,7 +178,7 @@ def _loss(ax: Axes, name: str, run: Training) -> bool:
     return max(*validation, *trained) > top
 
 
-def cost(study: Study) -> tuple[Figure, str, str, str]:
+def cost(study: records.Study) -> tuple[Figure, str, str, str]:
     """Measured time and ideal FLOPs against the dense model at the same batch."""
     rows: list[tuple[str, Any, Any]] = []
     for batch in sorted({c.batch for c in study.costs}):

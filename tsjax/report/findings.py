@@ -3,7 +3,7 @@
 import dataclasses
 
 from tsjax.report import formats
-from tsjax.study.records import Cost, Error, FineTuning, Rung, Study
+from tsjax.study import records
 
 # The share by which an error may exceed the dense model's and still count as kept.
 TOLERANCE = 0.05
@@ -18,13 +18,13 @@ _MODELS = {
 }
 
 
-def model(study: Study) -> str:
+def model(study: records.Study) -> str:
     """The model's name as its paper writes it."""
     name = study.config.get("model")
     return _MODELS.get(str(name).lower(), formats.label(name)) if name else "model"
 
 
-def horizon(study: Study) -> str:
+def horizon(study: records.Study) -> str:
     """The forecast horizon in steps, or a dash where the records don't say."""
     pred_len = study.config.get("pred_len")
     if pred_len is None and study.forecasts:
@@ -32,7 +32,7 @@ def horizon(study: Study) -> str:
     return formats.NOTHING if pred_len is None else str(pred_len)
 
 
-def title(study: Study) -> str:
+def title(study: records.Study) -> str:
     """The page's title: which model, on what, how far ahead."""
     name = model(study)
     article = "an" if name[:1] in "AEIOU" else "a"
@@ -75,7 +75,7 @@ class Lowest:
     highest_mse: float | None
 
 
-def _lowest(study: Study, points: list[tuple[Rung, float]]) -> Lowest:
+def _lowest(study: records.Study, points: list[tuple[records.Rung, float]]) -> Lowest:
     """Searches (rung, MSE) pairs; the dense model itself, at density 1, is left out."""
     below = sorted(
         ((r.density, mse) for r, mse in points if r.kept < r.prunable), key=lambda point: -point[0]
@@ -91,12 +91,12 @@ def _lowest(study: Study, points: list[tuple[Rung, float]]) -> Lowest:
     )
 
 
-def lowest_pruned(study: Study) -> Lowest:
+def lowest_pruned(study: records.Study) -> Lowest:
     """The lowest density within the tolerance without fine-tuning."""
     return _lowest(study, [(rung, rung.mse) for rung in study.ladder])
 
 
-def lowest_finetuned(study: Study) -> Lowest:
+def lowest_finetuned(study: records.Study) -> Lowest:
     """The lowest density within the tolerance after fine-tuning."""
     return _lowest(study, [(tuned.rung, tuned.mse) for tuned in study.finetuned])
 
@@ -112,18 +112,18 @@ class Timing:
       within_spread: whether the interquartile ranges overlap.
     """
 
-    cost: Cost
-    dense: Cost
+    cost: records.Cost
+    dense: records.Cost
     ratio: float
     within_spread: bool
 
 
-def dense_cost(study: Study, batch: int) -> Cost | None:
+def dense_cost(study: records.Study, batch: int) -> records.Cost | None:
     """The dense model's cost at a batch size."""
     return next((c for c in study.costs if c.variant == "dense" and c.batch == batch), None)
 
 
-def timings(study: Study) -> list[Timing]:
+def timings(study: records.Study) -> list[Timing]:
     """The sparsest masked model that was timed, against dense, by batch."""
     masked = [cost for cost in study.costs if cost.variant == "masked"]
     least = min((cost.density for cost in masked), default=0.0)
@@ -136,7 +136,7 @@ def timings(study: Study) -> list[Timing]:
     return found
 
 
-def _comparison(study: Study, baseline: Error) -> str:
+def _comparison(study: records.Study, baseline: records.Error) -> str:
     """How the dense MSE stands to one baseline's: ``"65 % below repeat last (1.295)"``."""
     name = f"{formats.label(baseline.name)} ({formats.error(baseline.mse)})"
     gap = excess(study.dense.mse, baseline.mse)
@@ -147,7 +147,7 @@ def _comparison(study: Study, baseline: Error) -> str:
     return f"{formats.percent(gap)} {'below' if gap < 0 else 'above'} {name}"
 
 
-def dense_sentence(study: Study) -> str:
+def dense_sentence(study: records.Study) -> str:
     """The dense model's error, and whether it beats the baselines."""
     dense = study.dense
     start = (
@@ -204,18 +204,18 @@ def _lowest_sentence(lowest: Lowest, start: str, dense_mse: float) -> str:
     return f"{start} MSE stays within {_TOLERANCE} of dense down to density {density}{end}."
 
 
-def pruned_sentence(study: Study) -> str:
+def pruned_sentence(study: records.Study) -> str:
     """How far pruning alone can go."""
     start = "Pruned by magnitude without fine-tuning,"
     return _lowest_sentence(lowest_pruned(study), start, study.dense.mse)
 
 
-def control(study: Study) -> FineTuning | None:
+def control(study: records.Study) -> records.FineTuning | None:
     """The dense model trained on as long as the pruned ones, without a mask; None if absent."""
     return next((t for t in study.finetuned if t.rung.kept == t.rung.prunable), None)
 
 
-def finetuned_sentence(study: Study) -> str:
+def finetuned_sentence(study: records.Study) -> str:
     """How far pruning with fine-tuning can go, or that it was not asked for."""
     if not study.finetuned:
         return "Fine-tuning was not asked for."
@@ -231,17 +231,17 @@ def finetuned_sentence(study: Study) -> str:
     )
 
 
-def revived(study: Study) -> list[FineTuning]:
+def revived(study: records.Study) -> list[records.FineTuning]:
     """Fine-tuned models with pruned weights that are not zero: there should be none."""
     return [tuned for tuned in study.finetuned if tuned.revived]
 
 
-def warnings(study: Study) -> list[str]:
+def warnings(study: records.Study) -> list[str]:
     """The study's warnings, each on one line and fit to show."""
     return [formats.label(" ".join(text.split()), 600) for text in study.warnings]
 
 
-def timing_sentence(study: Study) -> str:
+def timing_sentence(study: records.Study) -> str:
     """Whether zeros in the weights changed the time of the same program."""
     if not study.costs:
         return "Cost was not measured."
@@ -259,7 +259,7 @@ def timing_sentence(study: Study) -> str:
     return f"{verdict}: at density {density} a forward pass takes {formats.listing(parts)}."
 
 
-def sparse_sentence(study: Study) -> str | None:
+def sparse_sentence(study: records.Study) -> str | None:
     """What an ideal sparse machine would save; None where no cost says."""
     found = timings(study)
     if not found:
@@ -276,7 +276,7 @@ def sparse_sentence(study: Study) -> str | None:
     )
 
 
-def uncounted_sentence(study: Study) -> str | None:
+def uncounted_sentence(study: records.Study) -> str | None:
     """Which operations the FLOPs leave out; None where they leave out none."""
     most: dict[str, int] = {}
     for cost in study.costs:
@@ -291,7 +291,7 @@ def uncounted_sentence(study: Study) -> str | None:
     )
 
 
-def sentences(study: Study) -> list[str]:
+def sentences(study: records.Study) -> list[str]:
     """The answer, in the order a reader asks for it."""
     found = [
         dense_sentence(study),
@@ -303,7 +303,7 @@ def sentences(study: Study) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def headline(study: Study) -> list[tuple[str, str, str]]:
+def headline(study: records.Study) -> list[tuple[str, str, str]]:
     """The few numbers to see first, as (number, what it is, its colour's role)."""
     found = [(formats.error(study.dense.mse), "test MSE of the dense model", "dense")]
     if study.baselines:

@@ -111,6 +111,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.{min(6, max(0, 2 - math.floor(math.log10(value))))}f}"
 
 
+def spread(middle: str, low: str, high: str) -> str:
+    """A median with its quartiles: ``4.31 (4.20 to 4.45)``."""
+    return f"{middle} ({low} to {high})"
+
+
 def duration(seconds: float) -> str:
     """A wall time: ``12.3 s``, ``4 min 12 s``, ``1 h 12 min``."""
     if seconds < 59.95:

@@ -9,9 +9,10 @@ import jinja2
 from markupsafe import Markup
 
 from tsjax.report import findings, formats, tables
+from tsjax.report.answers import Section
 from tsjax.report.canvas import Plot
 from tsjax.report.tables import Table
-from tsjax.study.records import Study
+from tsjax.study import records
 
 CHANNELS = 40
 
@@ -28,7 +29,7 @@ def _value(value: Any) -> str:
     return formats.label(text, 200)
 
 
-def _step(study: Study) -> str | None:
+def _step(study: records.Study) -> str | None:
     """The usual time between rows, in the largest unit that divides it; None if there is none."""
     seconds = study.data.step_seconds
     if seconds <= 0:
@@ -41,14 +42,14 @@ def _step(study: Study) -> str | None:
     return f"every {seconds:g} seconds"
 
 
-def _channels(study: Study) -> str:
+def _channels(study: records.Study) -> str:
     """The channels' names, cut short where there are many."""
     names = [formats.label(name, 48) for name in study.data.channels]
     more = len(names) - CHANNELS
     return ", ".join(names[:CHANNELS]) + (f" and {formats.count(more)} more" if more > 0 else "")
 
 
-def _size(study: Study) -> str:
+def _size(study: records.Study) -> str:
     """The line under the title: model, data, dates, sizes and preset."""
     data = study.data
     params = study.ladder[0].params if study.ladder else None
@@ -68,13 +69,19 @@ def _size(study: Study) -> str:
     return " · ".join(parts)
 
 
-def render(study: Study, plots: Mapping[str, Plot], shown: Mapping[str, Table]) -> str:
+def render(
+    study: records.Study,
+    plots: Mapping[str, Plot],
+    shown: Mapping[str, Table],
+    sections: Mapping[str, Section],
+) -> str:
     """Renders the page.
 
     Args:
       study: the record.
       plots: the figures, by name; one without data is absent.
       shown: the tables, by name.
+      sections: what the page says of further questions, by the question's name.
 
     Returns:
       The HTML text.
@@ -102,6 +109,7 @@ def render(study: Study, plots: Mapping[str, Plot], shown: Mapping[str, Table]) 
         seed=study.config.get("seed"),
         plots=plots,
         tables=shown,
+        sections=sections,
         timings=findings.timings(study),
         runs=list(tables.runs(study)),
         channels=_channels(study),

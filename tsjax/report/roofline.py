@@ -8,36 +8,35 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from tsjax.benchmark import Benchmark, Measurement
 from tsjax.report import canvas, formats
-from tsjax.report.canvas import BASELINE, DENSE, INK, MUTED, PAPER, PRUNED, TUNED, Plot
-from tsjax.study.speed import Benchmark, Row
+from tsjax.report.canvas import MUTED, PAPER, Plot
 
-_COLOURS = (DENSE, PRUNED, TUNED, BASELINE, INK)
 _MARKERS = ("o", "v", "s", "D", "^", "P")
 
 
 @canvas.styled
-def draw(found: Benchmark) -> list[Plot]:
+def draw(found: Benchmark) -> Plot | None:
     """The roofline, if any row has a place on it."""
     rows = [row for row in found.rows if row.bytes_run and row.median_ms]
-    return [_roofline(found, rows)] if rows else []
+    return _roofline(found, rows) if rows else None
 
 
-def _roofline(found: Benchmark, rows: Sequence[Row]) -> Plot:
+def _roofline(found: Benchmark, rows: Sequence[Measurement]) -> Plot:
     names = list(dict.fromkeys(row.model for row in rows))
     variants = list(dict.fromkeys(row.variant for row in rows))
-    colours = dict(zip(names, itertools.cycle(_COLOURS)))
+    colours = dict(zip(names, canvas.colours(len(names)), strict=True))
     markers = dict(zip(variants, itertools.cycle(_MARKERS)))
     panels = list(dict.fromkeys((row.task, row.batch) for row in rows))
     panels.sort()
-    figure, axes = canvas.grid(len(panels), 2, 2.6, right=0.2, top=0.75)
     handles = [Line2D([], [], color=c, marker="o", ls="", label=n) for n, c in colours.items()]
     handles += [
         Line2D([], [], color=MUTED, marker=m, ls="", label=v, markerfacecolor=PAPER if i else MUTED)
         for i, (v, m) in enumerate(markers.items())
     ]
-    figure.legend(handles=handles, loc="upper left", ncol=len(handles), borderaxespad=0.5,
-                  columnspacing=1.2, handletextpad=0.2)  # fmt: skip
+    columns, lines = canvas.legend_columns(handles, len(panels))
+    figure, axes = canvas.grid(len(panels), 2, 2.6, right=0.2, top=0.55 + 0.2 * lines)
+    figure.legend(handles=handles, loc="upper left", ncol=columns, borderaxespad=0.5)
     intensities = [row.flops / row.bytes_run for row in rows if row.bytes_run]
     rates = [1e3 * row.flops / row.median_ms for row in rows if row.median_ms]
     left, right = (

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tsjax.report import findings, formats
-from tsjax.study.records import Study, Training
+from tsjax.study import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,17 +76,17 @@ _ORIGIN = ("preset", "model", "dataset", "seq_len", "pred_len", "seed")
 _SHARE = ("asked", "density", "density_all", "kept", "prunable", "nonzero", "params")
 
 
-def _origin(study: Study) -> dict[str, Any]:
+def origin(study: records.Study) -> dict[str, Any]:
     """What tells one run's rows from another's; None where a setting is absent."""
     return {name: study.config.get(name) for name in _ORIGIN}
 
 
-def ladder(study: Study) -> Table:
+def ladder(study: records.Study) -> Table:
     """Error at each density, without fine-tuning."""
     return Table(
         name="ladder",
         caption="Test error by density, without fine-tuning",
-        origin=_origin(study),
+        origin=origin(study),
         keys=(*_SHARE, "mse", "mae", "mse_relative"),
         records=tuple(
             {key: getattr(rung, key) for key in (*_SHARE, "mse", "mae")}
@@ -105,12 +105,12 @@ def ladder(study: Study) -> Table:
     )
 
 
-def finetuned(study: Study) -> Table:
+def finetuned(study: records.Study) -> Table:
     """Error after fine-tuning, beside the error before."""
     return Table(
         name="finetuned",
         caption="Fine-tuned with the mask held",
-        origin=_origin(study),
+        origin=origin(study),
         keys=(
             *_SHARE,
             *("mse_pruned", "mae_pruned", "mse", "mae", "mse_change", "epochs", "best_epoch"),
@@ -145,7 +145,7 @@ def finetuned(study: Study) -> Table:
     )
 
 
-def costs(study: Study) -> Table:
+def costs(study: records.Study) -> Table:
     """Cost of one forward pass, by variant and batch; masked is dense with zeros in the weights."""
     keys = ("variant", "density", "params", "nonzero", "batch", "flops", "sparse_flops")
     times = ("dispatch_ms", "median_ms", "q1_ms", "q3_ms")
@@ -163,7 +163,7 @@ def costs(study: Study) -> Table:
         name="costs",
         caption="One forward pass: dense, and masked, which is the same program with zeros in the"
         " weights",
-        origin=_origin(study),
+        origin=origin(study),
         keys=(*keys, "uncounted", *times, "time_relative"),
         records=tuple(record(cost) for cost in study.costs),
         columns=(
@@ -182,14 +182,14 @@ def costs(study: Study) -> Table:
     )
 
 
-def sizes(study: Study) -> Table:
+def sizes(study: records.Study) -> Table:
     """Sizes of the models' files."""
     kinds = ("dense", "masked", "sparse")
     keys = tuple(kind + ending for ending in ("", "_gzip") for kind in kinds)
     return Table(
         name="sizes",
         caption="The model's file, in bytes, and compressed by gzip",
-        origin=_origin(study),
+        origin=origin(study),
         keys=("density", *keys, "sparse_relative"),
         records=tuple(
             {key: getattr(size, key) for key in ("density", *keys)}
@@ -209,12 +209,12 @@ def sizes(study: Study) -> Table:
     )
 
 
-def baselines(study: Study) -> Table:
+def baselines(study: records.Study) -> Table:
     """The dense model beside the baselines."""
     return Table(
         name="baselines",
         caption="Dense model and baselines, test part",
-        origin=_origin(study),
+        origin=origin(study),
         keys=("name", "mse", "mae", "mse_relative"),
         records=tuple(
             dataclasses.asdict(e) | {"mse_relative": findings.relative(e.mse, study.dense.mse)}
@@ -229,20 +229,20 @@ def baselines(study: Study) -> Table:
     )
 
 
-def runs(study: Study) -> Iterator[tuple[str, Training]]:
+def runs(study: records.Study) -> Iterator[tuple[str, records.Training]]:
     """Every training run with its name: the dense model's, then the fine-tuned ones'."""
     yield "dense", study.training
     for tuned in study.finetuned:
         yield f"fine-tuned at {formats.short_share(tuned.rung.density)}", tuned.training
 
 
-def training(study: Study) -> Table:
+def training(study: records.Study) -> Table:
     """Every epoch of every run."""
     keys = ("epoch", "learning_rate", "train_mse", "val_mse", "val_mae", "seconds")
     return Table(
         name="training",
         caption="Every epoch of every training run",
-        origin=_origin(study),
+        origin=origin(study),
         keys=("run", *keys, "best"),
         records=tuple(
             {"run": name}
@@ -264,7 +264,7 @@ def training(study: Study) -> Table:
     )
 
 
-def all_tables(study: Study) -> dict[str, Table]:
+def all_tables(study: records.Study) -> dict[str, Table]:
     """Every table by name, in the page's order."""
     made = (ladder, finetuned, costs, sizes, baselines, training)
     return {table.name: table for table in (make(study) for make in made)}

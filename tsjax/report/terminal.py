@@ -1,7 +1,7 @@
 """The small table that a run ends with: plain ASCII of our own, at most 80 columns."""
 
 from tsjax.report import findings, formats
-from tsjax.study.records import Rung, Study
+from tsjax.study import records
 
 _WIDTH = 80
 _RUNGS = 5
@@ -33,7 +33,7 @@ def _warning(text: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3].rstrip() + "..."
 
 
-def _chosen(study: Study) -> list[Rung]:
+def _chosen(study: records.Study) -> list[records.Rung]:
     """A few rungs of the ladder, descending: its ends, the answer, the fine-tuned, then between."""
     ladder = sorted(
         (rung for rung in study.ladder if rung.kept < rung.prunable), key=lambda rung: -rung.kept
@@ -49,7 +49,7 @@ def _chosen(study: Study) -> list[Rung]:
     return sorted(chosen, key=lambda rung: -rung.kept)
 
 
-def terminal_table(study: Study) -> str:
+def terminal_table(study: records.Study) -> str:
     """The study's errors and times in about fifteen lines of at most 80 columns.
 
     Args:

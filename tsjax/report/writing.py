@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tsjax.study import records
+from tsjax.results import write_file, write_json
+from tsjax.study import RunFolder, records
 
 
 def require() -> None:
@@ -41,25 +42,27 @@ def write(study: records.Study, folder: Path) -> Path:
       ValueError: if a number in the record is not finite; no file is touched then.
     """
     require()
-    from tsjax.report import figures, page, tables
+    from tsjax.report import answers, figures, page, tables
 
+    run = RunFolder(folder)
     # First, because it refuses numbers that are not finite.
-    records.write_json(study, folder / "results.json")
+    write_json(study, run.results)
     plots = figures.draw(study)
     shown = tables.all_tables(study)
-    html = page.render(study, plots, shown)
+    sections = answers.sections(study)
+    html = page.render(study, plots, shown, sections)
 
-    (folder / "figures").mkdir(exist_ok=True)
-    (folder / "tables").mkdir(exist_ok=True)
+    run.figures.mkdir(exist_ok=True)
+    run.tables.mkdir(exist_ok=True)
     for name in figures.NAMES:
         for kind in ("svg", "png"):
-            path = folder / "figures" / f"{name}.{kind}"
+            path = run.figures / f"{name}.{kind}"
             if name in plots:
-                records.write_file(path, plots[name].svg if kind == "svg" else plots[name].png)
+                write_file(path, plots[name].svg if kind == "svg" else plots[name].png)
             else:
                 path.unlink(missing_ok=True)
-    for name, table in shown.items():
-        records.write_file(folder / "tables" / f"{name}.csv", table.csv())
-        records.write_file(folder / "tables" / f"{name}.md", table.markdown())
-    records.write_file(folder / "report.html", html)
-    return folder / "report.html"
+    for name, table in (shown | {s.table.name: s.table for s in sections.values()}).items():
+        write_file(run.tables / f"{name}.csv", table.csv())
+        write_file(run.tables / f"{name}.md", table.markdown())
+    write_file(run.page, html)
+    return run.page

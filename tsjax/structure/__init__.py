@@ -8,11 +8,12 @@ small = structure.slice(params, plan)
 from tsjax.structure.activations import activation
 from tsjax.structure.compaction import compact
 from tsjax.structure.equations import Equation, Reason
-from tsjax.structure.groups import Group, Groups, Member, explain, find_groups
+from tsjax.structure.groups import Group, Groups, Member, find_groups
 from tsjax.structure.importance import Importance, fisher, l1, l2, norm, random, taylor
-from tsjax.structure.planning import Flops, Latency, Params, Plan, plan, rounds
-from tsjax.structure.rules import rule
+from tsjax.structure.planning import Plan, plan, rounds
+from tsjax.structure.primitives import rule
 from tsjax.structure.slicing import scatter, slice, zero  # noqa: A004
+from tsjax.structure.targets import Flops, Latency, Params, Target
 
 __all__ = [
     "Equation",
@@ -25,9 +26,9 @@ __all__ = [
     "Params",
     "Plan",
     "Reason",
+    "Target",
     "activation",
     "compact",
-    "explain",
     "find_groups",
     "fisher",
     "l1",

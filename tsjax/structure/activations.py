@@ -1,4 +1,4 @@
-"""Importance by activations: how large what the next product reads of a unit is."""
+"""Importance by activations: how large a unit's values are where the next product reads them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,18 +9,18 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from tsjax.jaxprs import CALLS, bind
 from tsjax.structure import axes
-from tsjax.structure.axes import Dim
-from tsjax.structure.equations import Axes
+from tsjax.structure.axes import Dim, places
+from tsjax.structure.equations import Axes, Followed
 from tsjax.structure.groups import Group, Groups
 from tsjax.structure.importance import Importance, check_scale, scaled
-from tsjax.structure.layout import places
-from tsjax.structure.programs import Program, Step
+from tsjax.structure.primitives import PRIMITIVES, UNKNOWN
 
 PyTree = Any
 
 _Sites = dict[Dim, list[Array]]
-"""For each dim and place in the program: the means of |x| for its units, over the mean of those."""
+"""{dim: arrays, one for each place in the program: mean |x| of each unit, over their mean}."""
 
 # What a group is judged by, if it has any: (depends on the inputs, is contracted).
 _TIERS = ((True, True), (True, False), (False, True), (False, False))
@@ -30,10 +30,10 @@ def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
     """The mean absolute value of what is contracted along a group's axes, on a batch.
 
     Wherever the function multiplies and sums over a group's axis, in a matrix product or
-    a convolution, it is averaged over all other axes, and then over the places where that happens,
-    each relative to the mean of all units there. A group that is contracted nowhere, or only inside
-    of loops, is judged by all values that have its axis; and one that nothing that depends on the
-    inputs has an axis of, as Crossformer's routers, by what is made of weights alone.
+    a convolution, the absolute values are averaged over all other axes and divided by the mean of
+    all units. The score is the mean of these over all such places. A group that is contracted
+    nowhere, or only inside of loops, is judged by all values that have its axis. Where none of them
+    depends on the inputs, as of Crossformer's routers, values that are made of weights alone count.
 
     Args:
       groups: all groups, from :func:`find_groups`.
@@ -64,8 +64,8 @@ def activation(groups: Groups, *inputs: Any, scale: str = "mean") -> Importance:
 def _run(groups: Groups, params: PyTree, inputs: Sequence[Any]) -> dict[str, list[np.ndarray]]:
     """What each group is judged by, for a batch."""
     given = [jnp.shape(x) for x in jax.tree.leaves(inputs)]
-    found_with = [tuple(a.size for a in each) for each in groups.program.ins][-len(given) or None :]
-    if len(jax.tree.leaves(params)) + len(given) != len(groups.program.ins) or given != found_with:
+    expected = [tuple(axis.size for axis in found) for found in groups.followed.ins]
+    if expected[len(jax.tree.leaves(params)) :] != given:
         raise ValueError(
             f"activations need a batch like that which the groups were found with, got {given}"
         )
@@ -73,7 +73,7 @@ def _run(groups: Groups, params: PyTree, inputs: Sequence[Any]) -> dict[str, lis
     def run(leaves: list[Any], others: list[Any]) -> dict[str, list[Array]]:
         values = [(x, False) for x in leaves] + [(x, True) for x in others]
         sites: dict[tuple[bool, bool], _Sites] = {tier: {} for tier in _TIERS}
-        _evaluate(groups.program, values, sites)
+        _evaluate(groups.followed, values, sites)
         dims = {group.name: groups.dim(group.name) for group in groups.free}
         return {
             name: next((tier[dim] for tier in sites.values() if dim in tier), [])
@@ -94,48 +94,33 @@ _Value = tuple[Any, bool]
 
 
 def _evaluate(
-    program: Program, values: Sequence[_Value], sites: dict[tuple[bool, bool], _Sites]
+    followed: Followed, values: Sequence[_Value], sites: dict[tuple[bool, bool], _Sites]
 ) -> list[_Value]:
     """Runs a program, and notes the sizes of activations on the way."""
-    jaxpr = program.jaxpr
+    jaxpr = followed.jaxpr
     known: dict[Any, _Value] = dict(zip(jaxpr.invars, values, strict=True))
-    known.update({v: (x, False) for v, (x, _) in zip(jaxpr.constvars, program.consts, strict=True)})
+    known.update(
+        {v: (x, False) for v, (x, _) in zip(jaxpr.constvars, followed.consts, strict=True)}
+    )
 
     def look_up(var: Any) -> _Value:
         return (var.val, False) if isinstance(var, core.Literal) else known[var]
 
-    for step in program.steps:
-        ins = [look_up(var) for var in step.eqn.invars]
+    for equation in followed.equations:
+        ins = [look_up(var) for var in equation.eqn.invars]
         active = any(flag for _, flag in ins)
-        for operand, at in _contracted(step):
+        for operand, at in PRIMITIVES.get(equation.name, UNKNOWN).contracts(equation):
             array, flag = ins[operand]
-            _note(sites[flag, True], array, step.ins[operand], [at])
-        if len(step.bodies) == 1 and step.eqn.primitive.name != "scan":
-            outs = _evaluate(step.bodies[0], ins, sites)
+            _note(sites[flag, True], array, equation.ins[operand], [at])
+        if equation.bodies and equation.name in CALLS:
+            outs = _evaluate(equation.bodies[0], ins, sites)
         else:
-            outs = [(x, active) for x in _bind(step.eqn, [x for x, _ in ins])]
-        known.update(zip(step.eqn.outvars, outs, strict=True))
-        for (array, flag), found in zip(outs, step.outs, strict=True):
+            outs = [(x, active) for x in bind(equation.eqn, *(x for x, _ in ins))]
+        known.update(zip(equation.eqn.outvars, outs, strict=True))
+        for (array, flag), found in zip(outs, equation.outs, strict=True):
             if jnp.issubdtype(array.dtype, jnp.inexact):
                 _note(sites[flag, False], array, found, range(len(found)))
     return [look_up(var) for var in jaxpr.outvars]
-
-
-def _bind(eqn: core.JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
-def _contracted(step: Step) -> list[tuple[int, int]]:
-    """(operand, axis) of what an equation multiplies and sums over."""
-    name, params = step.eqn.primitive.name, step.eqn.params
-    if name == "dot_general":
-        (left, right), _ = params["dimension_numbers"]
-        return [(0, at) for at in left] + [(1, at) for at in right]
-    if name == "conv_general_dilated":
-        return [(0, params["dimension_numbers"].lhs_spec[1])]
-    return []
 
 
 def _note(sites: _Sites, array: Any, found: Axes, which: Iterable[int]) -> None:

@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
+import numpy as np
+
 Axis = Union["Dim", "Product", "Sum"]
 
 
@@ -290,4 +292,37 @@ def _split_sum(axis: Sum, sizes: Sequence[int], why: Any) -> list[Axis]:
             taken.append(part)
             have += part.size
         found.append(total(taken) if taken else Dim(0))
+    return found
+
+
+def places(axis: Axis) -> list[tuple[Dim, np.ndarray]]:
+    """The dims of an axis, each with its unit at every place, -1 where there is none.
+
+    A dim is there twice only if some place belongs to two of its units.
+    """
+    axis = resolve(axis)
+    if isinstance(axis, Dim):
+        return [(axis, np.arange(axis.size))]
+    found: list[tuple[Dim, np.ndarray]] = []
+    if isinstance(axis, Product):
+        repeats = 1
+        for factor in axis.factors:
+            last = axis.size // (repeats * factor.size)
+            found += [(dim, np.tile(np.repeat(u, last), repeats)) for dim, u in places(factor)]
+            repeats *= factor.size
+        return found
+    start = 0
+    for part in axis.parts:
+        for dim, units in places(part):
+            here = np.full(axis.size, -1)
+            here[start : start + part.size] = units
+            alike = (
+                i for i, (d, u) in enumerate(found) if d is dim and not (u[here >= 0] >= 0).any()
+            )
+            at = next(alike, None)
+            if at is None:
+                found.append((dim, here))
+            else:
+                found[at] = dim, np.maximum(found[at][1], here)
+        start += part.size
     return found

@@ -21,17 +21,17 @@ import numpy as np
 from jax.extend import core
 
 from tsjax import trees
-from tsjax.structure.axes import Axis, Dim
+from tsjax.jaxprs import closed
 from tsjax.structure.comparing import DiffersError, check
-from tsjax.structure.equations import Axes
+from tsjax.structure.equations import Equation, Followed
 from tsjax.structure.groups import Groups, find_groups
-from tsjax.structure.layout import places
 from tsjax.structure.options import check_shapes
 from tsjax.structure.planning import Plan, plan
-from tsjax.structure.programs import Program, Step, closed
+from tsjax.structure.primitives import PRIMITIVES
+from tsjax.structure.primitives.record import Reads
 from tsjax.structure.slicing import computed
 from tsjax.structure.slicing import slice as slice_
-from tsjax.structure.zero_rules import Filled, convolved, merged
+from tsjax.structure.units import Filled, Units
 from tsjax.structure.zeros import Zeros
 from tsjax.wording import listing
 
@@ -95,12 +95,12 @@ def compact(
         # What a function may raise for a shape that it does not expect is anything.
         try:
             other = jax.make_jaxpr(fn)(groups.resized(sizes), *shapes)
-            check(groups.program, other, groups.dims(sizes))
+            check(groups.followed, other, groups.dims(sizes))
         except Exception:
             return False
-        return _same_numbers(groups.program, other)
+        return _same_numbers(groups.followed, other)
 
-    keep = _settled(_Units(groups, masked), same)
+    keep = _settled(_Needed(groups, masked), same)
     found = plan(groups, params, keep=keep)
     return slice_(masked, found), found
 
@@ -128,27 +128,27 @@ def _masked(params: PyTree, mask: PyTree) -> PyTree:
 def _check_program(groups: Groups, traced: core.ClosedJaxpr) -> None:
     what = "the groups are those of another function"
     try:
-        check(groups.program, traced, {})
+        check(groups.followed, traced, {})
     except (DiffersError, ValueError) as error:
         raise ValueError(f"{what}: {error}") from error
-    if not _same_numbers(groups.program, traced):
+    if not _same_numbers(groups.followed, traced):
         raise ValueError(f"{what}, which has other numbers in it")
 
 
-def _settled(units: "_Units", same: _Same) -> dict[str, np.ndarray]:
+def _settled(needed: "_Needed", same: _Same) -> dict[str, np.ndarray]:
     """The units that stay of each group that gets smaller."""
-    least = dict.fromkeys(units.names, 1)
+    least = dict.fromkeys(needed.names, 1)
     while True:
-        units.spread()
-        units.fill_up(least)
-        keep = units.kept()
+        needed.spread()
+        needed.fill_up(least)
+        keep = needed.kept()
         sizes = {name: len(at) for name, at in keep.items()}
         wrong = _wrong(same, sizes)
         if not wrong:
             return keep
         for name in wrong:
             # Of one unit an axis is broadcast, where programs differ.
-            least[name] = 2 if sizes[name] < 2 else units.names[name].size
+            least[name] = 2 if sizes[name] < 2 else needed.names[name].size
 
 
 def _wrong(same: _Same, sizes: Mapping[str, int]) -> list[str]:
@@ -170,11 +170,8 @@ def _wrong(same: _Same, sizes: Mapping[str, int]) -> list[str]:
     return wrong
 
 
-# Which units stay.
-
-
-class _Units:
-    """The units that must stay, so far.
+class _Needed:
+    """The units that are needed, so far.
 
     Attributes:
       names: {name of a group that can be cut: its dim}.
@@ -183,60 +180,30 @@ class _Units:
     def __init__(self, groups: Groups, masked: PyTree) -> None:
         self.names = {group.name: groups.dim(group.name) for group in groups.free}
         self._groups, self._masked = groups, masked
-        self._stay = {dim: np.zeros(dim.size, bool) for dim in self.names.values()}
-        self._places: dict[int, tuple[Axis, list[tuple[Dim, np.ndarray]]]] = {}
-        zeros = Zeros(groups.program, jax.tree.leaves(masked), self._stay)
-        for step in zeros.opaque:
-            for found in (*step.ins, *step.outs):
-                self._hold_whole(found)
-        self._sites: list[tuple[_Consumer, Step, list[Filled]]] = []
-        for step, filled in zeros.sites:
-            name = step.eqn.primitive.name
-            if name in _DRAWN:
-                for found in step.outs:
-                    self._hold_whole(found[0 if name in _DRAWN_WHOLE else len(step.ins[0]) :])
-            elif name in _CONSUMERS:
-                self._sites.append((_CONSUMERS[name], step, filled))
-
-    def _at(self, axis: Axis) -> list[tuple[Dim, np.ndarray]]:
-        """The dims of an axis that can be cut, each with its unit at every place."""
-        if id(axis) not in self._places:
-            found = [(dim, at) for dim, at in places(axis) if dim in self._stay]
-            self._places[id(axis)] = axis, found
-        return self._places[id(axis)][1]
-
-    def staying(self, axis: Axis) -> np.ndarray:
-        """The places of an axis of which all units stay; one for an axis that cannot be cut."""
-        found = np.ones(1, bool)
-        for dim, units in self._at(axis):
-            found = found & np.append(self._stay[dim], True)[units]
-        return found
-
-    def hold(self, axis: Axis, where: np.ndarray) -> bool:
-        """Keeps all units at these places of an axis; whether that is news."""
-        news = False
-        for dim, units in self._at(axis):
-            wanted = units[where & (units >= 0)]
-            news |= not self._stay[dim][wanted].all()
-            self._stay[dim][wanted] = True
-        return news
-
-    def _hold_whole(self, found: Axes) -> None:
-        for axis in found:
-            self.hold(axis, np.ones(axis.size, bool))
+        self._units = Units(self.names.values())
+        zeros = Zeros(groups.followed, jax.tree.leaves(masked), self.names.values())
+        for equation in zeros.opaque:
+            for found in (*equation.ins, *equation.outs):
+                self._units.hold_whole(found)
+        self._sites: list[tuple[Reads, Equation, list[Filled]]] = []
+        for equation, filled in zeros.sites:
+            if reads := PRIMITIVES[equation.name].reads:
+                self._sites.append((reads, equation, filled))
+            else:
+                self._units.hold_whole(equation.gone)
 
     def spread(self) -> None:
         """Keeps what those units need that stay."""
-        news = True
-        while news:
-            news = False
-            for consumer, step, filled in reversed(self._sites):
-                news |= consumer(self, step, filled)
+        new = True
+        while new:
+            new = False
+            for reads, equation, filled in reversed(self._sites):
+                new |= reads(self._units, equation, filled)
 
     def fill_up(self, least: Mapping[str, int]) -> None:
         """Keeps so many units of each group, those with the fewest weights first."""
         for name in reversed(self.names):
-            stay, weights = self._stay[self.names[name]], self._weights(name)
+            stay, weights = self._units.stay[self.names[name]], self._weights(name)
             while stay.sum() < least[name]:
                 if least[name] == stay.size:
                     stay[:] = True
@@ -256,105 +223,17 @@ class _Units:
 
     def kept(self) -> dict[str, np.ndarray]:
         """The units that stay of each group that does not stay whole."""
-        found = {name: np.flatnonzero(self._stay[dim]) for name, dim in self.names.items()}
+        found = {name: np.flatnonzero(self._units.stay[dim]) for name, dim in self.names.items()}
         return {name: at for name, at in found.items() if len(at) < self.names[name].size}
-
-    def reach(self, filled: Filled, found: Axes, over: Sequence[int]) -> np.ndarray:
-        """Where along some axes an array has anything at places of the others that stay.
-
-        Returns:
-          Bools, with the axes ``over`` in their order.
-        """
-        others = [at for at in range(len(found)) if at not in over]
-        for at in others:
-            staying = self.staying(found[at])
-            filled = filled & np.expand_dims(staying, [i for i in range(len(found)) if i != at])
-        return merged(filled.transpose(*others, *over), range(len(others)))
-
-    def hold_each(self, found: Axes, over: Sequence[int], wanted: np.ndarray) -> bool:
-        """Keeps the units of some axes wherever these bools, with the same axes, say so."""
-        news = False
-        for i, at in enumerate(over):
-            others = [j for j in range(len(over)) if j != i]
-            news |= self.hold(found[at], merged(wanted, others))
-        return news
-
-
-_Consumer = Callable[[_Units, Step, list[Filled]], bool]
-"""Keeps what an equation needs along the axes that its result has not; whether that is news."""
-
-
-def _dot_general(units: _Units, step: Step, filled: list[Filled]) -> bool:
-    """What both operands have at places of their other axes that stay."""
-    contracted, batch = step.eqn.params["dimension_numbers"]
-    both = [
-        units.reach(filled[i], step.ins[i], (*batch[i], *contracted[i])) for i in range(len(batch))
-    ]
-    wanted = both[0] & both[1]
-    for i, at in enumerate(batch[0]):
-        others = [j for j in range(wanted.ndim) if j != i]
-        wanted = wanted & np.expand_dims(units.staying(step.ins[0][at]), others)
-    wanted = merged(wanted, range(len(batch[0])))
-    pairs = zip(step.ins, contracted, strict=True)
-    return any(units.hold_each(found, over, wanted) for found, over in pairs)
-
-
-def _conv(units: _Units, step: Step, filled: list[Filled]) -> bool:
-    """As for a product, within each group of features."""
-    lhs, rhs, _ = step.eqn.params["dimension_numbers"]
-    left, right = convolved(step, filled)
-    batch, features = step.ins[0][lhs[0]], step.ins[0][lhs[1]]
-    inner, outer = step.ins[1][rhs[1]], step.ins[1][rhs[0]]
-    ours = (left & units.staying(batch)[:, None, None]).any(0)
-    staying = np.broadcast_to(units.staying(outer), outer.size)
-    wanted = ours & (right & staying.reshape(len(right), -1, 1)).any(1)  # [G, I]
-    return units.hold(features, wanted.ravel()) | units.hold(inner, wanted.any(0))
-
-
-def _sum(units: _Units, step: Step, filled: list[Filled]) -> bool:
-    """What is other than zero at places of the other axes that stay."""
-    over = step.eqn.params["axes"]
-    return units.hold_each(step.ins[0], over, units.reach(filled[0], step.ins[0], over))
-
-
-def _all_of_it(units: _Units, step: Step, filled: list[Filled]) -> bool:
-    """Every place, zero or not."""
-    return _sum(units, step, [np.ones_like(filled[0])])
-
-
-def _scatter(units: _Units, step: Step, filled: list[Filled]) -> bool:
-    """Updates at indices that are no batch: those that add something, or each that replaces."""
-    numbers, found = step.eqn.params["dimension_numbers"], step.ins[2]
-    outer = [at for at in range(len(found)) if at not in numbers.update_window_dims]
-    over = [at for i, at in enumerate(outer) if i not in numbers.scatter_indices_batching_dims]
-    adds = step.eqn.primitive.name in ("scatter-add", "scatter-sub")
-    updates = filled[2] if adds else np.ones_like(filled[2])
-    return units.hold_each(found, over, units.reach(updates, found, over))
-
-
-_CONSUMERS: dict[str, _Consumer] = {
-    "dot_general": _dot_general,
-    "conv_general_dilated": _conv,
-    **dict.fromkeys(("reduce_sum", "reduce_or", "reduce_xor"), _sum),
-    **dict.fromkeys(("reduce_max", "reduce_min", "reduce_prod", "reduce_and"), _all_of_it),
-    **dict.fromkeys(
-        ("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"),
-        _scatter,
-    ),
-}
-
-# What is drawn depends on how many numbers are, along axes that the key has not.
-_DRAWN_WHOLE = ("rng_uniform", "rng_bit_generator")
-_DRAWN = ("random_bits", "random_split", *_DRAWN_WHOLE)
 
 
 # Whether numbers are the same.
 
 
-def _same_numbers(program: Program, other: core.ClosedJaxpr) -> bool:
+def _same_numbers(followed: Followed, other: core.ClosedJaxpr) -> bool:
     """Whether two programs that agree in all else have the same literals and constants."""
-    consts = [value for value, _ in program.consts]
-    pairs = zip_longest(_numbers(program.jaxpr, consts), _numbers(other.jaxpr, other.consts))
+    consts = [value for value, _ in followed.consts]
+    pairs = zip_longest(_numbers(followed.jaxpr, consts), _numbers(other.jaxpr, other.consts))
     return all(_equal(*pair) for pair in pairs)
 
 

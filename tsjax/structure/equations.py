@@ -10,9 +10,9 @@ from typing import Any
 
 from jax.extend import core
 
+from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
 from tsjax.structure.axes import Axis, Dim
-from tsjax.work import shape_of
 
 Axes = tuple[Axis, ...]
 """The axes of one array, an axis of one place being ``ONE``."""
@@ -38,14 +38,18 @@ class Reason:
     line: str = ""
     detail: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """What needs the axis, without what it does with it."""
         text = self.primitive
         if self.operand is not None:
             text += f" {self.operand}" if self.primitive in _TIES else f", operand {self.operand}"
         if self.axis is not None:
             text += f", axis {self.axis}"
-        if self.detail:
-            text += f": {self.detail}"
+        return text
+
+    def __str__(self) -> str:
+        text = self.place + (f": {self.detail}" if self.detail else "")
         return text + (f", at {self.line}" if self.line else "")
 
 
@@ -72,12 +76,15 @@ def line_of(frames: Sequence[tuple[str, int, str]]) -> str:
 
 
 class Equation:
-    """An equation and the axes of its operands; what a rule says of them goes through it.
+    """An equation with the axes of its operands and results; rules say through it how they relate.
 
     Attributes:
+      eqn: JAX's equation.
       params: the primitive's parameters.
       ins: the axes of each operand.
       out_shapes: the shape of each result.
+      outs: the axes of each result, once its rule has said them.
+      bodies: the programs in it, followed for this equation.
       sized: parameters that follow the sizes of axes, see :meth:`expect`.
       outer: the equation that holds the program that this one is in, if any.
     """
@@ -90,6 +97,8 @@ class Equation:
         self.params = eqn.params
         self.ins = list(ins)
         self.out_shapes = [shape_of(var) for var in eqn.outvars]
+        self.outs: list[Axes] = []
+        self.bodies: list[Followed] = []
         self.sized: dict[str, Any] = {}
         self._line: str | None = None
 
@@ -98,16 +107,35 @@ class Equation:
         """The primitive's name."""
         return self.eqn.primitive.name
 
+    @property
+    def dtype(self) -> Any:
+        """The dtype of its first result."""
+        aval: Any = self.eqn.outvars[0].aval
+        return aval.dtype
+
     def reason(self, operand: int | None = None, axis: int | None = None, why: str = "") -> Reason:
         """A reason that names this equation."""
         return Reason(self.name, operand, axis, self.line, why)
 
     @property
     def line(self) -> str:
-        """The source line; functions that were traced once, as many of JAX's own, know none."""
+        """The source line.
+
+        What JAX has traced before, as many of its own functions, knows none: then that of the
+        equation which holds it.
+        """
         if self._line is None:
             self._line = source_line(self.eqn) or (self.outer.line if self.outer else "")
         return self._line
+
+    @property
+    def gone(self) -> set[Dim]:
+        """The dims of its operands that no result has: it sums over them, or the like."""
+        before, after = (
+            {dim for found in arrays for axis in found for dim in axes.dims(axis)}
+            for arrays in (self.ins, self.outs)
+        )
+        return before - after
 
     def same(self, a: Axis, b: Axis) -> None:
         """States that two axes are one and the same: cutting one cuts the other."""
@@ -167,6 +195,25 @@ class Equation:
             else, which stands for itself.
         """
         self.sized[name] = value
+
+
+@dataclass
+class Followed:
+    """A program of which the axes have been followed.
+
+    Attributes:
+      jaxpr: the program.
+      consts: values and axes of its constants.
+      ins: axes of its inputs.
+      outs: axes of its outputs.
+      equations: its equations.
+    """
+
+    jaxpr: core.Jaxpr
+    consts: list[tuple[Any, Axes]]
+    ins: list[Axes]
+    outs: list[Axes]
+    equations: list[Equation]
 
 
 class _Late:

@@ -1,19 +1,19 @@
 """Floating-point operations of a followed program, as a function of its dims' sizes.
 
-The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.work`), without tracing
-again for every size.
+The count is that of ``tsjax.costs.count``, by the same rules (:mod:`tsjax.flop_rules`), without
+tracing again for every size.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tsjax.flop_rules import RULES, turns
+from tsjax.jaxprs import closed, needed
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
-from tsjax.structure.equations import Axes
-from tsjax.structure.programs import Program, Step, closed, follow
-from tsjax.work import RULES, needed
+from tsjax.structure.equations import Axes, Equation, Followed
+from tsjax.structure.following import follow
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Var:
 
 @dataclass(frozen=True)
 class _Resized:
-    """What the rules of :mod:`tsjax.work` read of an equation."""
+    """What the rules of :mod:`tsjax.flop_rules` read of an equation."""
 
     primitive: Any
     params: Mapping[str, Any]
@@ -38,95 +38,78 @@ class _Resized:
 
 
 @dataclass
-class Flops:
+class FlopCount:
     """The operations of a program; call it with the dims that have another size than their own.
 
     Attributes:
       fixed: operations that depend on no dim that can be cut.
-      steps: (how often, equation) of those that do.
+      equations: (how often, equation) of those that do.
       choices: (how often, branches) of conditionals, of which the dearest branch counts.
     """
 
     fixed: int = 0
-    steps: list[tuple[int, Step]] = field(default_factory=list)
-    choices: list[tuple[int, list["Flops"]]] = field(default_factory=list)
+    equations: list[tuple[int, Equation]] = field(default_factory=list)
+    choices: list[tuple[int, list["FlopCount"]]] = field(default_factory=list)
 
     def __call__(self, sizes: Mapping[Dim, int]) -> int:
         """The operations with these sizes of dims, the others being as they are."""
-        total = self.fixed + sum(times * _flops(step, sizes) for times, step in self.steps)
+        total = self.fixed + sum(times * _flops(each, sizes) for times, each in self.equations)
         for times, branches in self.choices:
             total += times * max(branch(sizes) for branch in branches)
         return total
 
 
-def flops_of(program: Program) -> Flops:
+def count_flops(followed: Followed) -> FlopCount:
     """The operations of a program on which its outputs depend."""
-    found = Flops()
-    _add(found, program, [True] * len(program.outs), 1)
-    return found
+    count = FlopCount()
+    _add(count, followed, [True] * len(followed.outs), 1)
+    return count
 
 
-def _add(found: Flops, program: Program, live: Sequence[bool], times: int) -> None:
-    read = needed(program.jaxpr, live)
-    for step in program.steps:
-        used = [var in read for var in step.eqn.outvars]
-        if not (any(used) or step.eqn.effects):
+def _add(count: FlopCount, followed: Followed, wanted: Sequence[bool], times: int) -> None:
+    read = needed(followed.jaxpr, wanted)
+    for equation in followed.equations:
+        used = [var in read for var in equation.eqn.outvars]
+        if not (any(used) or equation.eqn.effects):
             continue
-        p, name = step.eqn.params, step.eqn.primitive.name
+        p, name = equation.params, equation.name
         if name == "cond":
-            branches = [Flops() for _ in step.bodies]
-            for branch, body in zip(branches, step.bodies, strict=True):
+            branches = [FlopCount() for _ in equation.bodies]
+            for branch, body in zip(branches, equation.bodies, strict=True):
                 _add(branch, body, used, 1)
-            found.choices.append((times, branches))
+            count.choices.append((times, branches))
         elif name == "scan":
             carry = p["num_carry"]
-            _add(found, step.bodies[0], [True] * carry + used[carry:], times * int(p["length"]))
-        elif step.bodies:
-            for body in step.bodies:
+            turn_used = [True] * carry + used[carry:]
+            _add(count, equation.bodies[0], turn_used, times * int(p["length"]))
+        elif equation.bodies:
+            for body in equation.bodies:
                 # Of a `while` one turn counts, its condition and all that it carries.
-                _add(found, body, [True] * len(body.outs) if name == "while" else used, times)
-        elif all(axes.frozen(axis) or axis.size == 1 for each in step.ins for axis in each) and all(
-            axes.frozen(axis) or axis.size == 1 for each in step.outs for axis in each
+                _add(count, body, [True] * len(body.outs) if name == "while" else used, times)
+        elif all(
+            axes.frozen(axis) or axis.size == 1
+            for found in (*equation.ins, *equation.outs)
+            for axis in found
         ):
-            found.fixed += times * _flops(step, {})
+            count.fixed += times * _flops(equation, {})
         else:
-            found.steps.append((times, step))
+            count.equations.append((times, equation))
 
 
-def _flops(step: Step, sizes: Mapping[Dim, int]) -> int:
-    name = step.eqn.primitive.name
-    if name in ("reduce", "reduce_window"):
-        return _reduced(step, sizes)
-    rule: Callable[[Any], Any] | None = RULES.get(name)
-    if rule is None:
-        return 0
-
+def _flops(equation: Equation, sizes: Mapping[Dim, int]) -> int:
     def resized(variables: Sequence[Any], found: Sequence[Axes]) -> list[_Var]:
         return [
             _Var(_Aval(tuple(axes.size_in(axis, sizes) for axis in each), var.aval.dtype))
             for var, each in zip(variables, found, strict=True)
         ]
 
-    eqn = step.eqn
-    work = rule(
-        _Resized(
-            eqn.primitive,
-            eqn.params,
-            resized(eqn.invars, step.ins),
-            resized(eqn.outvars, step.outs),
-        )
-    )
+    eqn = equation.eqn
+    ins, outs = resized(eqn.invars, equation.ins), resized(eqn.outvars, equation.outs)
+    sized: Any = _Resized(eqn.primitive, eqn.params, ins, outs)
+    if equation.name in ("reduce", "reduce_window"):
+        # The function that it reduces by is one of numbers.
+        turn = follow(closed(eqn.params["jaxpr"]), [()] * (2 * len(equation.outs)))
+        return turns(sized) * count_flops(turn)({})
+    rule = RULES.get(equation.name)
+    work = rule(sized) if rule else None
     return work.flops if work else 0
-
-
-def _reduced(step: Step, sizes: Mapping[Dim, int]) -> int:
-    """A reduction by a function of its own: the function, as often as it is needed."""
-    before, after = (
-        math.prod(axes.size_in(axis, sizes) for axis in found)
-        for found in (step.ins[0], step.outs[0])
-    )
-    times = max(0, before - after)
-    if step.eqn.primitive.name == "reduce_window":
-        times = after * (math.prod(map(int, step.eqn.params["window_dimensions"])) - 1)
-    turn = follow(closed(step.eqn.params["jaxpr"]), [()] * (2 * len(step.outs)))
-    return times * flops_of(turn)({})

@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from tsjax import trees
+from tsjax.jaxprs import shape_of
 from tsjax.structure import axes
-from tsjax.structure.axes import Dim
-from tsjax.structure.equations import Axes, Reason, reason_of
-from tsjax.structure.flops import Flops, flops_of
-from tsjax.structure.layout import Layout, places
-from tsjax.structure.programs import Program, all_steps, dims_read, follow, subscripts
+from tsjax.structure.axes import Dim, places
+from tsjax.structure.equations import Axes, Followed, Reason, reason_of
+from tsjax.structure.flops import FlopCount, count_flops
+from tsjax.structure.following import all_equations, dims_read, follow, subscripts
+from tsjax.structure.layout import Layout
 from tsjax.structure.verification import Attempt, settle, trial, uncollected
 from tsjax.wording import near
-from tsjax.work import shape_of
 
 PyTree = Any
+
+FIXED = (
+    "inputs stay as they are; what must be cut along with params belongs into the first argument"
+)
+"""What is said of an axis that an input's axis freezes."""
 
 
 class Member(NamedTuple):
@@ -60,7 +66,8 @@ class Group:
         ``#2`` and so on where an axis has several groups.
       size: number of units.
       members: where they are.
-      weights: number of elements that belong to any of its units.
+      weights: number of elements that belong to any of its units; those of bool leaves, which are
+        masks, do not count.
       frozen: why it cannot be cut, None where it can.
     """
 
@@ -137,20 +144,20 @@ class Groups(Sequence[Group]):
             return self._flops(self.dims(sizes))
         program = self._trace(self.dims(sizes))
         ins = [tuple(map(Dim, shape_of(var))) for var in program.jaxpr.invars]
-        return flops_of(follow(program, ins))({})
+        return count_flops(follow(program, ins))({})
 
     @functools.cached_property
-    def _flops(self) -> Flops:
-        return flops_of(self._layout.program)
+    def _flops(self) -> FlopCount:
+        return count_flops(self._layout.followed)
 
     @functools.cached_property
     def _reorders(self) -> bool:
-        return any(subscripts(step.eqn) for step in all_steps(self._layout.program))
+        return any(subscripts(each.eqn) for each in all_equations(self._layout.followed))
 
     @property
-    def program(self) -> Program:
-        """The function's program, followed."""
-        return self._layout.program
+    def followed(self) -> Followed:
+        """The function's program, with the axes of all its arrays."""
+        return self._layout.followed
 
     def dim(self, name: str) -> Dim:
         """The unknown of the analysis that a group is."""
@@ -169,9 +176,9 @@ class Groups(Sequence[Group]):
         return self._layout.resized(self.dims(sizes))
 
     def problem(self, sizes: Mapping[str, int]) -> Reason | None:
-        """Why the function does not work with these sizes, as far as one unit is left of a group.
+        """Why the function does not work with these sizes, None if it does.
 
-        Larger sizes have been verified.
+        It is traced only where one unit is left of a group: larger sizes have been verified.
         """
         few = {d: n for d, n in self.dims(sizes).items() if n == 1 < d.size}
         return self._attempt(self.dims(sizes)) if few and self._attempt else None
@@ -180,18 +187,14 @@ class Groups(Sequence[Group]):
         rows = [("group", "size", "weights", "members", "frozen by")]
         for g in self._groups:
             others = f"{len(g.members)}"
-            rows.append((g.name, f"{g.size}", f"{g.weights:,}", others, str(g.frozen or "")))
+            why = g.frozen.place if g.frozen and g.frozen.detail == FIXED else str(g.frozen or "")
+            rows.append((g.name, f"{g.size}", f"{g.weights:,}", others, why))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join(
             f"{name:<{widths[0]}}  {size:>{widths[1]}}  {weights:>{widths[2]}}  "
             f"{members:>{widths[3]}}  {why}".rstrip()
             for name, size, weights, members, why in rows
         )
-
-
-def explain(groups: Groups) -> None:
-    """Prints a table of the groups: name, size, weights, members, and what freezes them."""
-    print(groups)
 
 
 @uncollected()
@@ -211,12 +214,15 @@ def find_groups(
     again with smaller leaves, each group one unit smaller and about half as large. A group is
     free only if that gives the same program, equation for equation, with the shapes that follow.
     ``fn`` must take its sizes from params for that: for linen modules build the module within
-    ``fn``, or use :func:`tsjax.models.forecast`.
+    ``fn``. The five models do, with a forecaster in place of params::
+
+        groups = structure.find_groups(models.forecast, forecaster, *inputs)
 
     Args:
       fn: function of arrays, jitted or not, with any outputs.
       params: tree of arrays or ``jax.ShapeDtypeStruct``: weights, and whatever else must be cut
-        along with them, as running statistics, positional tables, indices.
+        along with them, as running statistics, positional tables, indices, masks. A
+        :class:`tsjax.forecaster.Forecaster` is such a tree.
       *inputs: trees of arrays or ``jax.ShapeDtypeStruct``. Their axes are fixed.
       verify: whether to trace again. Without it, sizes that the code fixes are cut, too.
 
@@ -234,14 +240,16 @@ def find_groups(
         for path, leaf in trees.by_path(structs).items()
     }
     others: list[Axes] = [
-        tuple(Dim(size, Reason("input", i, at)) for at, size in enumerate(shape_of(var)))
+        tuple(
+            Dim(size, Reason("input", i, at, detail=FIXED)) for at, size in enumerate(shape_of(var))
+        )
         for i, var in enumerate(program.jaxpr.invars[len(leaves) :])
     ]
     layout = Layout(structs, leaves, follow(program, [*leaves.values(), *others]))
-    for i, found in enumerate(layout.program.outs):
+    for i, found in enumerate(layout.followed.outs):
         for at, axis in enumerate(found):
             axes.freeze(axis, Reason("output", i, at))
-    read = dims_read(layout.program)
+    read = dims_read(layout.followed)
     for dim in layout.dims():
         if dim.frozen is None and dim not in read:
             dim.frozen = Reason("unread", detail="what would be cut is read by no equation")
@@ -252,7 +260,7 @@ def find_groups(
     def trace(sizes: Mapping[Dim, int]) -> core.ClosedJaxpr:
         return jax.make_jaxpr(fn)(layout.resized(sizes), *shapes)
 
-    attempt = functools.partial(trial, trace, layout.program)
+    attempt = functools.partial(trial, trace, layout.followed)
     if verify:
         settle(layout, attempt)
     known: dict[Any, Dim] = {}
@@ -284,15 +292,22 @@ def _groups(layout: Layout) -> Iterator[tuple[Group, Dim]]:
 
 
 def _telling(layout: Layout, member: Member) -> tuple[bool, bool, int]:
-    """How well a member names its group: best is the last axis of a kernel, what a layer makes."""
+    """Orders the members of a group by how much their name says; the group is named by the largest.
+
+    That is the last axis of a kernel, which is what a layer makes, rather than that of a bias or
+    the first axis of the layer that reads it.
+    """
     ndim = len(layout.leaves[member.path])
-    return member.path.startswith("params/"), member.axis == ndim - 1 and ndim > 1, ndim
+    return trees.in_params(member.path), member.axis == ndim - 1 and ndim > 1, ndim
 
 
 def _weights(layout: Layout, members: Sequence[Member]) -> int:
-    """How many elements belong to a unit, along one axis or another."""
+    """Counts the elements that belong to a unit; one that lies on two of the axes counts once."""
+    dtypes = {path: leaf.dtype for path, leaf in trees.by_path(layout.params).items()}
     free: dict[str, list[int]] = {}
     for member in members:
+        if jnp.issubdtype(dtypes[member.path], bool):
+            continue
         shape = [axis.size for axis in layout.leaves[member.path]]
         rest = free.setdefault(member.path, shape)
         rest[member.axis] = min(rest[member.axis], int((member.units < 0).sum()))

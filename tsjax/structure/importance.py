@@ -5,7 +5,7 @@ units with the lowest scores are cut first. A unit consists of many weights: the
 group's members that belong to it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -61,7 +61,9 @@ def norm(order: float = 2, *, members: str = "joint", scale: str = "mean") -> Im
         one_of("members", members, ["joint", *_REDUCTIONS])
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
-        power = {path: np.abs(leaf) ** order for path, leaf in _weights(params).items()}
+        power = {
+            path: np.abs(leaf) ** order for path, leaf in _weights(trees.by_path(params)).items()
+        }
 
         def score(group: Group) -> np.ndarray:
             each = _per_member(group, power)
@@ -91,8 +93,8 @@ def taylor(gradients: PyTree, *, scale: str = "mean") -> Importance:
     Molchanov et al. (arXiv 1906.10771, section 3.1), for all weights of a unit jointly.
 
     Args:
-      gradients: of the loss, a tree like params, as ``jax.grad`` gives it; so of complex weights
-        the conjugate of the direction in which the loss grows.
+      gradients: of the loss, as ``jax.grad`` gives them; so of complex weights the conjugate of the
+        direction in which the loss grows. A tree like the planned one or like its part ``params``.
       scale: see :func:`norm`.
     """
     return _of_products(gradients, lambda g, w: (g * w).real, np.abs, "gradients", scale)
@@ -105,7 +107,8 @@ def fisher(squares: PyTree, *, scale: str = "mean") -> Importance:
     (arXiv 1801.05787, eq. 7).
 
     Args:
-      squares: mean over samples of the squared gradients of their losses, a tree like params.
+      squares: mean over samples of the squared gradients of their losses, a tree like the planned
+        one or like its part ``params``.
       scale: see :func:`norm`.
     """
     return _of_products(squares, lambda s, w: s * np.abs(w) ** 2 / 2, np.asarray, "squares", scale)
@@ -130,9 +133,12 @@ def _of_products(factors: PyTree, combine: Any, finish: Any, name: str, scale: s
     check_scale(scale)
 
     def importance(groups: Iterable[Group], params: PyTree) -> _Scores:
-        trees.check_same_structure(factors, params, name=name, like_name="params")
-        others = _weights(factors)
-        products = {p: combine(others[p], w) for p, w in _weights(params).items() if p in others}
+        others = _weights(trees.leaves_like(factors, params, name=name, like_name="params"))
+        products = {
+            p: combine(others[p], w)
+            for p, w in _weights(trees.by_path(params)).items()
+            if p in others
+        }
         return scaled(groups, lambda g: finish(_REDUCTIONS["sum"](_per_member(g, products))), scale)
 
     return importance
@@ -152,10 +158,10 @@ def scaled(groups: Iterable[Group], score: Callable[[Group], Any], scale: str) -
     return found
 
 
-def _weights(params: PyTree) -> dict[str, np.ndarray]:
+def _weights(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The leaves that are numbers with a fraction, in at least float32; others are no weights."""
     found = {}
-    for path, leaf in trees.by_path(params).items():
+    for path, leaf in leaves.items():
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise ValueError(
                 f"importance needs weights, and {path} is a shape only: pass arrays, or an "

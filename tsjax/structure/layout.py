@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from tsjax import trees
 from tsjax.structure import axes
-from tsjax.structure.axes import Axis, Dim, Product
-from tsjax.structure.equations import Axes
-from tsjax.structure.programs import Program
+from tsjax.structure.axes import Dim
+from tsjax.structure.equations import Axes, Followed
 
 PyTree = Any
 
@@ -23,12 +21,12 @@ class Layout:
     Attributes:
       params: the tree of ``jax.ShapeDtypeStruct``.
       leaves: {path: axes}.
-      program: what was followed.
+      followed: the program.
     """
 
     params: PyTree
     leaves: Mapping[str, Axes]
-    program: Program
+    followed: Followed
 
     def shapes(self, sizes: Mapping[Dim, int]) -> dict[str, tuple[int, ...]]:
         """Shapes of the leaves when these dims have other sizes."""
@@ -48,36 +46,3 @@ class Layout:
         """The dims of all leaves, each once, in their order; those of one unit are left out."""
         found = (axes.dims(axis) for leaf in self.leaves.values() for axis in leaf)
         return list(dict.fromkeys(dim for each in found for dim in each if dim.size > 1))
-
-
-def places(axis: Axis) -> list[tuple[Dim, np.ndarray]]:
-    """The dims of an axis, each with its unit at every place, -1 where there is none.
-
-    A dim is there twice only if some place belongs to two of its units.
-    """
-    axis = axes.resolve(axis)
-    if isinstance(axis, Dim):
-        return [(axis, np.arange(axis.size))]
-    found: list[tuple[Dim, np.ndarray]] = []
-    if isinstance(axis, Product):
-        repeats = 1
-        for factor in axis.factors:
-            last = axis.size // (repeats * factor.size)
-            found += [(dim, np.tile(np.repeat(u, last), repeats)) for dim, u in places(factor)]
-            repeats *= factor.size
-        return found
-    start = 0
-    for part in axis.parts:
-        for dim, units in places(part):
-            here = np.full(axis.size, -1)
-            here[start : start + part.size] = units
-            alike = (
-                i for i, (d, u) in enumerate(found) if d is dim and not (u[here >= 0] >= 0).any()
-            )
-            at = next(alike, None)
-            if at is None:
-                found.append((dim, here))
-            else:
-                found[at] = dim, np.maximum(found[at][1], here)
-        start += part.size
-    return found

@@ -38,7 +38,7 @@ def named(groups: Sequence[Group], which: Any) -> list[str]:
 
 
 def table(groups: Sequence[Group], value: Any) -> dict[str, Any]:
-    """{group name: what an option says of it}, the first glob that matches holding."""
+    """{group name: what an option says of it}; where several globs match, the first one counts."""
     if not isinstance(value, Mapping):
         return dict.fromkeys((group.name for group in groups), value)
     found: dict[str, Any] = {}
@@ -58,7 +58,13 @@ def least_units(group: Group, minimum: int | float) -> int:
 
 
 def explicit(group: Group, what: Any, scores: np.ndarray | None) -> np.ndarray:
-    """The units that a group keeps: indices, or the best so many or of such a share by scores."""
+    """The units that a group keeps.
+
+    Args:
+      group: the group.
+      what: the indices of the units; or how many of them, or which share as a float.
+      scores: of all units, by which the best so many are chosen.
+    """
     if isinstance(what, bool | float | int | np.integer | np.floating):
         share = isinstance(what, float | np.floating)
         count = round(float(what) * group.size) if share else int(what)

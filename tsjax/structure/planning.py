@@ -8,14 +8,12 @@ counted anew each time.
 import bisect
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from tsjax import trees
 from tsjax.structure.groups import Group, Groups
 from tsjax.structure.importance import Importance, l2
 from tsjax.structure.options import (
@@ -27,65 +25,11 @@ from tsjax.structure.options import (
     named,
     table,
 )
+from tsjax.structure.targets import Flops, Params, Target
 from tsjax.wording import listing, one_of
 
 PyTree = Any
 SCOPES = ("uniform", "global")
-
-
-@dataclass(frozen=True)
-class _Share:
-    """A share of the dense model that is kept."""
-
-    share: float
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
-            name = type(self).__name__
-            raise ValueError(f"{name} takes the share to keep, in (0, 1], got {self.share}")
-
-
-@dataclass(frozen=True)
-class Params(_Share):
-    """Target: this share of the dense model's parameters is kept.
-
-    Where the tree has ``params`` beside other parts, as a forecaster has, the leaves under
-    ``params`` count; else all leaves that are no integers.
-
-    Attributes:
-      share: in (0, 1].
-    """
-
-
-@dataclass(frozen=True)
-class Flops(_Share):
-    """Target: this share of the dense function's floating-point operations is kept.
-
-    They are counted as ``tsjax.costs.count`` does, on the inputs that the groups were found with.
-
-    Attributes:
-      share: in (0, 1].
-    """
-
-
-@dataclass(frozen=True)
-class Latency(_Share):
-    """Target: this share of the dense function's time is kept, as measured.
-
-    Every size that is tried is measured, some fifteen of them, so the function is compiled as
-    often. Times are not exact, nor do they always fall when a unit is cut: what is got may miss the
-    target by more than one step.
-
-    Attributes:
-      share: in (0, 1].
-      measure: ``measure(params)``, the time of the function for such a tree of
-        ``jax.ShapeDtypeStruct``, in any unit; see docs/structure.md for one.
-    """
-
-    measure: Callable[[PyTree], float]
-
-
-Target = Params | Flops | Latency
 
 
 def rounds(share: float, count: int) -> list[float]:
@@ -116,7 +60,7 @@ class Plan:
       target: what was asked for, None where nothing was.
       params: number of parameters, before and after.
       flops: floating-point operations, before and after.
-      latency: times, before and after, where the target is one.
+      measured: what the target measures, before and after; None where there is none.
     """
 
     groups: Groups = field(repr=False)
@@ -124,7 +68,7 @@ class Plan:
     target: Target | None
     params: tuple[int, int]
     flops: tuple[int, int]
-    latency: tuple[float, float] | None = None
+    measured: tuple[float, float] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -139,8 +83,7 @@ class Plan:
     @property
     def got(self) -> float:
         """The share that is kept, of what was asked for: parameters where nothing was."""
-        counted = self.flops if isinstance(self.target, Flops) else self.params
-        before, after = self.latency or counted
+        before, after = self.measured or self.params
         return after / before if before else 1.0
 
     def __str__(self) -> str:
@@ -168,13 +111,14 @@ def plan(
     Args:
       groups: from :func:`find_groups`.
       params: the tree that the groups were found for, with weights where ``importance`` reads them.
-      target: :class:`Params`, :class:`Flops` or :class:`Latency`; None where ``keep`` says it all.
+      target: :class:`Params`, :class:`Flops`, :class:`Latency` or another :class:`Target`; None
+        where ``keep`` says it all.
       importance: scores of units, lowest cut first: :func:`l1`, :func:`l2`, :func:`norm`,
         :func:`taylor`, :func:`fisher`, :func:`random`, :func:`activation`, or a function of yours.
       scope: ``uniform`` cuts the same share of every group; ``global`` ranks the units of all
         groups together.
-      round_to: what kept sizes are multiples of, for all groups or by glob, the first that matches
-        holding, as ``{"*:1": 8}``. A group can always stay whole, and a smaller one does.
+      round_to: what kept sizes are multiples of, for all groups or by glob, as ``{"*:1": 8}``, of
+        which the first that matches counts. A group can always stay whole, and a smaller one does.
       minimum: units that every group keeps, or their share where it is a float; for all groups or
         by glob.
       ignore: groups that stay whole.
@@ -190,8 +134,10 @@ def plan(
         that hold it up; for options that make no sense; for groups that are frozen, or unknown.
     """
     one_of("scope", scope, SCOPES)
-    if not (target is None or isinstance(target, Params | Flops | Latency)):
-        raise ValueError(f"target must be Params(0.5), Flops(0.5) or Latency(...), got {target!r}")
+    if target is not None and not isinstance(target, Target):
+        raise ValueError(
+            f"target must be Params(0.5), Flops(0.5), Latency(...) or a Target, got {target!r}"
+        )
     if not (keep is None or isinstance(keep, Mapping)):
         raise ValueError(f"keep must be {{group: what it keeps}}, got {keep!r}")
     if not callable(importance):
@@ -214,12 +160,13 @@ def plan(
     kept = {group.name: np.arange(group.size) for group in groups}
     for name, what in chosen.items():
         kept[name] = explicit(groups[name], what, scores.get(name))
+    measured = None
     if target is not None:
         multiples, least = table(groups, round_to), table(groups, minimum)
         cuts = [
             _Cuts(g, scores[g.name], multiples.get(g.name, 1), least.get(g.name, 1)) for g in free
         ]
-        found = _meet(groups, params, target, kept, _in_order(cuts, scope))
+        measured = _meet(groups, params, target, kept, _in_order(cuts, scope))
     sizes = {name: len(units) for name, units in kept.items()}
     if problem := groups.problem(sizes):
         few = [name for name, size in sizes.items() if size == 1 < groups[name].size]
@@ -227,9 +174,15 @@ def plan(
             f"the function does not work with one unit of {listing(few, 5)}: {problem}. "
             "Pass minimum=2, or keep more"
         )
-    count, flops = (_measure(groups, params, what(1.0)) for what in (Params, Flops))
-    latency = found if isinstance(target, Latency) else None
-    return Plan(groups, kept, target, (count({}), count(sizes)), (flops({}), flops(sizes)), latency)
+    count, flops = (what.measurer(groups, params) for what in (Params(1), Flops(1)))
+    return Plan(
+        groups,
+        kept,
+        target,
+        params=(int(count({})), int(count(sizes))),
+        flops=(int(flops({})), int(flops(sizes))),
+        measured=measured,
+    )
 
 
 # The order of cuts.
@@ -251,7 +204,7 @@ class _Cuts:
         self.sizes = [group.size, *(size for size in smaller if size >= least)]
 
     def steps(self, scope: str) -> list[tuple[float, int]]:
-        """(place in the order, size after it) of each cut; places never fall."""
+        """(place in the order, size after it) of each cut, in the order of their places."""
         found, place = [], -np.inf
         for before, size in zip(self.sizes, self.sizes[1:], strict=False):
             if scope == "uniform":
@@ -279,12 +232,12 @@ def _meet(
     kept: dict[str, np.ndarray],
     order: Sequence[tuple[_Cuts, int]],
 ) -> tuple[float, float]:
-    """Makes the first so many cuts, by which the target is met best.
+    """Makes the first of these cuts, as many as bring the quantity closest to the target.
 
     Returns:
       What the target is about, before and after.
     """
-    measure = _measure(groups, params, target)
+    measure = target.measurer(groups, params)
     fixed = {name: len(units) for name, units in kept.items()}
     whole = measure({})
     if not 0 < whole < math.inf:
@@ -312,7 +265,7 @@ def _meet(
 def _refuse(
     groups: Groups, params: PyTree, target: Target, smallest: dict[str, int], reached: float
 ) -> None:
-    count = _measure(groups, params, Params(1.0))
+    count = Params(1).measurer(groups, params)
     least = count(smallest)
     # What would go if this group had one unit only.
     held = {group.name: least - count(smallest | {group.name: 1}) for group in groups}
@@ -326,20 +279,3 @@ def _refuse(
         f"{type(target).__name__}({target.share}) cannot be reached: the smallest share is "
         f"{reached:.4f}. It is held up by:\n  " + "\n  ".join(lines)
     )
-
-
-def _measure(groups: Groups, params: PyTree, target: Target) -> Callable[[Mapping[str, int]], Any]:
-    """What a target is about, as a function of the sizes of groups."""
-    if isinstance(target, Flops):
-        return groups.flops
-    if isinstance(target, Latency):
-        return lambda sizes: target.measure(groups.resized(sizes))
-    leaves = {p for p, x in trees.by_path(params).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
-    if any(path.startswith("params/") for path in leaves):
-        leaves = {path for path in leaves if path.startswith("params/")}
-
-    def count(sizes: Mapping[str, int]) -> int:
-        shapes = groups.shapes(sizes)
-        return sum(math.prod(shapes[path]) for path in leaves)
-
-    return count

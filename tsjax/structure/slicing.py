@@ -1,5 +1,6 @@
 """Cuts units out of trees: smaller leaves, the same leaves with zeros, and the way back."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsjax import trees
 from tsjax.structure.planning import Plan
 
 PyTree = Any
@@ -16,9 +18,11 @@ def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001
     """Physically smaller leaves: only the units that a plan keeps.
 
     Args:
-      tree: params, of arrays or ``jax.ShapeDtypeStruct``; or a tree that holds trees like params,
-        as an optimiser's state does, of which each is cut and the rest left as it is. Such a tree
-        may lack leaves, as ``optax.masked`` leaves them out, or have labels in their place.
+      tree: the tree that was planned for, of arrays or ``jax.ShapeDtypeStruct``; or a tree that
+        holds trees like it, as an optimiser's state does, of which each is cut and the rest left as
+        it is. Where the planned tree has a part ``params``, as a forecaster has, trees like that
+        part are cut as well. Such trees may lack leaves, as ``optax.masked`` leaves them out, or
+        have labels in their place.
       plan: from :func:`tsjax.structure.plan`.
 
     Returns:
@@ -26,7 +30,9 @@ def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001
       they are.
 
     Raises:
-      ValueError: if no part of ``tree`` is like params, or a leaf has another shape.
+      ValueError: if no part of ``tree`` is like the planned tree, if a leaf has another shape, or
+        if a part is a dataclass like the planned one but with other leaves, as a forecaster with
+        a mask where one without was planned for.
     """
 
     def cut(path: str, leaf: Any) -> Any:
@@ -47,7 +53,7 @@ def zero(tree: PyTree, plan: Plan) -> PyTree:
     they are: a zero would be an index, too.
 
     Args:
-      tree: params, or a tree that holds trees like params.
+      tree: the tree that was planned for, or one that holds trees like it, see :func:`slice`.
       plan: from :func:`tsjax.structure.plan`.
 
     Raises:
@@ -161,24 +167,22 @@ def _map(
     fn: Callable[[str, Any], Any], tree: PyTree, plan: Plan, shapes: dict[str, tuple[int, ...]]
 ) -> PyTree:
     """Maps a function of path and leaf over all parts of a tree that are like params."""
-    paths = jax.tree.unflatten(plan.groups.structure, list(shapes))
+    planned = jax.tree.unflatten(plan.groups.structure, list(shapes))
+    patterns = [planned, *trees.params_in(planned)]
     found = False
 
     def alike(part: PyTree) -> list[str | None] | None:
         """The paths of a part's arrays, if it is like params; None for what is left out."""
-        structure: Any
-        leaves, structure = jax.tree.flatten(part, is_leaf=_left_out)
-        try:
-            places = structure.flatten_up_to(paths)
-        except ValueError:
-            return None
-        pairs = list(zip(leaves, places, strict=True))
-        if not all(_left_out(x) or isinstance(path, str) for x, path in pairs):
-            return None
-        where = [path if hasattr(x, "shape") else None for x, path in pairs]
-        # Of params that are a single array any leaf has the structure.
-        single = isinstance(paths, str) and getattr(part, "shape", None) != shapes[paths]
-        return None if single or not any(path is not None for path in where) else where
+        for pattern in patterns:
+            if (where := _paths_in(part, pattern, shapes)) is not None:
+                return where
+        if dataclasses.is_dataclass(planned) and type(part) is type(planned):
+            raise ValueError(
+                f"the tree holds a {type(part).__name__} without the leaves of the one that was "
+                f"planned for, so that only parts of it would be cut: {jax.tree.structure(part)} "
+                f"is not {plan.groups.structure}. Make the plan for a tree that is like it"
+            )
+        return None
 
     def each(part: PyTree) -> PyTree:
         nonlocal found
@@ -204,3 +208,22 @@ def _map(
             f"{plan.groups.structure}"
         )
     return result
+
+
+def _paths_in(
+    part: PyTree, pattern: PyTree, shapes: dict[str, tuple[int, ...]]
+) -> list[str | None] | None:
+    """The paths of a part's arrays if it is like a tree of paths, None for what is left out."""
+    structure: Any
+    leaves, structure = jax.tree.flatten(part, is_leaf=_left_out)
+    try:
+        places = structure.flatten_up_to(pattern)
+    except ValueError:
+        return None
+    pairs = list(zip(leaves, places, strict=True))
+    if not all(_left_out(x) or isinstance(path, str) for x, path in pairs):
+        return None
+    where = [path if hasattr(x, "shape") else None for x, path in pairs]
+    # A tree of paths that is a single one has the structure of any leaf.
+    single = isinstance(pattern, str) and getattr(part, "shape", None) != shapes[pattern]
+    return None if single or not any(path is not None for path in where) else where

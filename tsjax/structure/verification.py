@@ -10,9 +10,8 @@ from jax.extend import core
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim, Sum
 from tsjax.structure.comparing import DiffersError, check, check_outputs
-from tsjax.structure.equations import Reason, line_of
+from tsjax.structure.equations import Followed, Reason, line_of
 from tsjax.structure.layout import Layout
-from tsjax.structure.programs import Program
 
 Attempt = Callable[[Mapping[Dim, int]], Reason | None]
 """Why a function does not work with these sizes of dims, None if it does."""
@@ -20,7 +19,7 @@ Attempt = Callable[[Mapping[Dim, int]], Reason | None]
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Puts the garbage collector off, which takes a sixth of an analysis to look through traces."""
+    """Turns the garbage collector off, which would take a sixth of an analysis."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -32,23 +31,23 @@ def uncollected() -> Iterator[None]:
 
 def trial(
     trace: Callable[[Mapping[Dim, int]], core.ClosedJaxpr],
-    program: Program,
+    followed: Followed,
     sizes: Mapping[Dim, int],
 ) -> Reason | None:
     """Why the function does not work with other sizes, None if it does.
 
     Args:
       trace: traces the function with these sizes.
-      program: what was followed.
+      followed: the program of the function.
       sizes: the dims that have another size, and which.
     """
     try:
         other = trace(sizes)
         if any(size < _least(dim.size) for dim, size in sizes.items()):
             # Axes of one place are broadcast, and programs for them differ: it must do if it runs.
-            check_outputs(program, other)
+            check_outputs(followed, other)
         else:
-            check(program, other, sizes)
+            check(followed, other, sizes)
     except DiffersError as differs:
         return differs.reason
     # What a function may raise for a shape that it does not expect is anything.
@@ -103,7 +102,7 @@ def _free(layout: Layout) -> list[Dim]:
 
 
 def _failing(attempt: Attempt, dims: Sequence[Dim]) -> dict[Dim, Reason]:
-    """Some dims that cannot have other sizes while these others have; none if all can."""
+    """Some of these dims that cannot have other sizes, and why; none if all can at once."""
     for sizes in _sizings(dims):
         if reason := attempt(sizes):
             return _by_halves(attempt, sizes, reason) or _one_by_one(attempt, sizes)
@@ -111,7 +110,7 @@ def _failing(attempt: Attempt, dims: Sequence[Dim]) -> dict[Dim, Reason]:
 
 
 def _by_halves(attempt: Attempt, sizes: Mapping[Dim, int], reason: Reason) -> dict[Dim, Reason]:
-    """The dims that cannot have these sizes though all others stay as they are."""
+    """The dims that fail while all others keep their sizes."""
     if len(sizes) == 1:
         return dict.fromkeys(sizes, reason)
     found: dict[Dim, Reason] = {}
@@ -123,7 +122,7 @@ def _by_halves(attempt: Attempt, sizes: Mapping[Dim, int], reason: Reason) -> di
 
 
 def _one_by_one(attempt: Attempt, sizes: Mapping[Dim, int]) -> dict[Dim, Reason]:
-    """The dims that cannot have these sizes where those before them have: each alone can."""
+    """The dims that fail only together: each that fails beside those before it that pass."""
     good: dict[Dim, int] = {}
     found: dict[Dim, Reason] = {}
     for dim, size in sizes.items():
@@ -182,7 +181,7 @@ def _sizings(dims: Sequence[Dim]) -> Iterator[dict[Dim, int]]:
 
 
 def _words(size: int, tries: int, *, mirrored: bool) -> Iterator[Sequence[int]]:
-    """Sizes of a dim in so many tries, all that there are: one of them for each dim."""
+    """Sequences of sizes, one size for each try; each dim of this size gets another sequence."""
     high, low = size - 1, _least(size) if _least(size) < size - 1 else size
     between = sorted(range(low + 1, high), key=lambda n: (abs(n - size / 2), n))[:_HALVES]
     mirror = {high: low, low: high} if mirrored else {}

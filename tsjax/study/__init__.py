@@ -1,59 +1,43 @@
-"""The questions of the study as plain functions, and the records they return."""
+"""What can be cut from a forecasting model, and what does it cost: questions and their records."""
 
-from tsjax.study.criteria import Pruner, pruner
-from tsjax.study.engines import Contender, Engine, Runner, make_contender, xla
-from tsjax.study.examples import Variant, forecasts
-from tsjax.study.expense import file_sizes, forward_costs
-from tsjax.study.records import write_json
-from tsjax.study.runs import Trained, restore, train
-from tsjax.study.settings import (
-    PRESETS,
-    SIZES,
+from tsjax.study import records
+from tsjax.study.costs_and_sizes import file_sizes, forward_costs
+from tsjax.study.criteria import CRITERIA
+from tsjax.study.folder import RunFolder, claim
+from tsjax.study.forecasts import Variant, forecasts
+from tsjax.study.masks import (
+    Pruner,
     PruneSettings,
-    SparseSettings,
-    StudySettings,
-    TrainSettings,
-    as_dict,
+    Tuned,
+    fine_tune,
+    fine_tune_all,
+    pruner,
+    rungs,
 )
-from tsjax.study.sparse import SparselyTrained, train_sparse
-from tsjax.study.speed import (
-    ENGINES,
-    Benchmark,
-    BenchmarkSettings,
-    Row,
-    Timed,
-    benchmark,
-    placed,
-    random_batch,
-    summary,
-)
-from tsjax.study.task import Task, claim, describe, set_up
-from tsjax.study.unstructured import Tuned, fine_tune, fine_tune_all, ladder
-from tsjax.study.versions import versions
+from tsjax.study.questions import QUESTIONS, Question, StudySettings, answers
+from tsjax.study.settings import PRESETS, SIZES, TrainSettings
+from tsjax.study.sparse import SparselyTrained, SparseSettings, train_sparse
+from tsjax.study.task import Task, describe, set_up
+from tsjax.study.trained import Trained, restore, train
 
 __all__ = [
-    "ENGINES",
+    "CRITERIA",
     "PRESETS",
+    "QUESTIONS",
     "SIZES",
-    "Benchmark",
-    "BenchmarkSettings",
-    "Contender",
-    "Engine",
     "PruneSettings",
     "Pruner",
-    "Row",
-    "Runner",
+    "Question",
+    "RunFolder",
     "SparseSettings",
     "SparselyTrained",
     "StudySettings",
     "Task",
-    "Timed",
     "TrainSettings",
     "Trained",
     "Tuned",
     "Variant",
-    "as_dict",
-    "benchmark",
+    "answers",
     "claim",
     "describe",
     "file_sizes",
@@ -61,17 +45,11 @@ __all__ = [
     "fine_tune_all",
     "forecasts",
     "forward_costs",
-    "ladder",
-    "make_contender",
-    "placed",
     "pruner",
-    "random_batch",
+    "records",
     "restore",
+    "rungs",
     "set_up",
-    "summary",
     "train",
     "train_sparse",
-    "versions",
-    "write_json",
-    "xla",
 ]

@@ -1,8 +1,11 @@
-"""Scores of a trained model's weights, and masks from them, as the settings ask."""
+"""Criteria: how the single weights of a trained model are scored, before a mask keeps the best.
 
-import dataclasses
+Whole units, such as heads or the widths of layers, are scored by the importances of
+:mod:`tsjax.structure`.
+"""
+
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,113 +13,77 @@ import jax.numpy as jnp
 from jax import Array
 
 from tsjax import pruning
-from tsjax.study.runs import Trained
-from tsjax.study.settings import PruneSettings, SparseSettings
 from tsjax.study.task import Task
+from tsjax.study.trained import Trained
 
 PyTree = Any
 
-
-@dataclasses.dataclass(frozen=True)
-class Pruner:
-    """Makes masks of a model whose weights have been scored once.
-
-    Attributes:
-      scores: of its weights.
-      params: its weights.
-      settings: what is ranked together, in which blocks, and which leaves are pruned.
-    """
-
-    scores: PyTree
-    params: PyTree
-    settings: PruneSettings
-
-    @property
-    def where(self) -> pruning.Where:
-        """The prunable leaves."""
-        return prunable(self.settings)
-
-    def mask(self, density: float) -> PyTree:
-        """The mask at a density."""
-        s = self.settings
-        pattern = pruning.Blocks(s.block) if s.block else None
-        if s.scope in pruning.SCOPES:
-            return pruning.select(self.scores, density, s.scope, self.where, pattern=pattern)
-        shares = pruning.erk(self.params, density, self.where)
-        return pruning.select(self.scores, shares, where=self.where, pattern=pattern)
+Criterion = Callable[[Task, Trained, Iterator[Array], pruning.Where], PyTree]
+"""``criterion(task, trained, calibration, where)`` scores the weights. ``calibration`` gives the
+first rows of the windows of a few training batches, and ``where`` says which leaves are pruned."""
 
 
-def pruner(task: Task, trained: Trained, settings: PruneSettings) -> Pruner:
-    """Scores a trained model's weights by the criterion that the settings name."""
-    scores = CRITERIA[settings.criterion](task, trained, settings)
-    return Pruner(scores, trained.params, settings)
-
-
-def prunable(settings: PruneSettings | SparseSettings) -> pruning.Where:
-    """The prunable leaves: kernels, and Fourier weights if asked."""
-    if settings.prune_complex:
-        return (pruning.kernels, pruning.complex_pairs)
-    return pruning.kernels
-
-
-def _magnitude(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
-    del task, settings
-    return pruning.magnitude(trained.params)
-
-
-def _random(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
-    del settings
-    # Not the key that drew the initial weights.
-    key = jax.random.fold_in(jax.random.key(task.settings.seed), 2)
-    return pruning.random(trained.params, key)
-
-
-def _saliency(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
-    moments = _moments(task, trained, settings)
-    return pruning.saliency(trained.params, moments.absolute)
-
-
-def _fisher(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
-    return pruning.fisher(trained.params, _moments(task, trained, settings).square)
-
-
-def _wanda(task: Task, trained: Trained, settings: PruneSettings) -> PyTree:
-    @jax.jit
-    def squares(params: PyTree, state: PyTree, starts: Array) -> PyTree:
-        inputs = task.windows.gather(starts).inputs
-        return pruning.input_squares(task.forward, params, state, *inputs, where=prunable(settings))
-
-    each = [
-        squares(trained.params, trained.state, starts) for starts in _calibration(task, settings)
-    ]
-    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), each)
-    return pruning.wanda(trained.params, total)
-
-
-def _moments(task: Task, trained: Trained, settings: PruneSettings) -> pruning.GradientMoments:
-    def loss(params: PyTree, starts: Array) -> Array:
-        batch = task.windows.gather(starts)
-        forecast, _ = task.forward(params, trained.state, *batch.inputs)
-        return jnp.mean(jnp.square(forecast - batch.target))
-
-    return pruning.gradient_moments(loss, trained.params, _calibration(task, settings))
-
-
-def _calibration(task: Task, settings: PruneSettings) -> Iterator[Array]:
-    """Batches of training windows, spread evenly over the training part."""
+def calibration(task: Task, batches: int) -> Iterator[Array]:
+    """First rows of so many batches of training windows, spread evenly over the training part."""
     starts = task.starts("train")
     size = min(task.settings.batch_size, len(starts))
-    wanted = min(settings.calibration_batches, len(starts) // size)
+    wanted = min(batches, len(starts) // size)
     step = len(starts) // (wanted * size)
     for i in range(wanted):
         yield jnp.asarray(starts[i * step :: wanted * step][:size])
 
 
-CRITERIA = {
+def _magnitude(
+    task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where
+) -> PyTree:
+    del task, batches, where
+    return pruning.magnitude(trained.params)
+
+
+def _random(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
+    del batches, where
+    # Not the key that drew the initial weights.
+    key = jax.random.fold_in(jax.random.key(task.settings.seed), 2)
+    return pruning.random(trained.params, key)
+
+
+def _saliency(
+    task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where
+) -> PyTree:
+    del where
+    return pruning.saliency(trained.params, _moments(task, trained, batches).absolute)
+
+
+def _fisher(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
+    del where
+    return pruning.fisher(trained.params, _moments(task, trained, batches).square)
+
+
+def _wanda(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
+    @jax.jit
+    def squares(params: PyTree, state: PyTree, starts: Array) -> PyTree:
+        inputs = task.windows.gather(starts).inputs
+        return pruning.input_squares(task.forward, params, state, *inputs, where=where)
+
+    each = [squares(trained.params, trained.state, starts) for starts in batches]
+    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), each)
+    return pruning.wanda(trained.params, total)
+
+
+def _moments(task: Task, trained: Trained, batches: Iterator[Array]) -> pruning.GradientMoments:
+    def loss(params: PyTree, starts: Array) -> Array:
+        batch = task.windows.gather(starts)
+        forecast, _ = task.forward(params, trained.state, *batch.inputs)
+        return jnp.mean(jnp.square(forecast - batch.target))
+
+    return pruning.gradient_moments(loss, trained.params, batches)
+
+
+CRITERIA: dict[str, Criterion] = {
     "magnitude": _magnitude,
     "random": _random,
     "saliency": _saliency,
     "fisher": _fisher,
     "wanda": _wanda,
 }
-"""Scores of a trained model's weights, by name."""
+"""Criteria by name. Another one is a function in :mod:`tsjax.pruning`, and a row here."""

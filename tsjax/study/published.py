@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tsjax.data.catalogue import find_entry
+from tsjax import data
 
 COMMON: dict[str, Any] = {
     "d_model": 512,
@@ -44,6 +44,45 @@ _WINDOWS = {
 }  # fmt: skip
 _CONSTANT_RATE = ("ECL", "Exchange")
 
+_CROSSFORMER_RUNS: dict[str, Any] = {
+    "decay_every": 2,
+    "lr_floor": 1 / 32,
+    "drop_last_train": False,
+    "drop_last_test": False,
+}
+_CROSSFORMER_SPLITS = {"ECL": "months_15_3_4"}
+
+
+def protocol(model: str, dataset: str) -> dict[str, Any]:
+    """How the study's code runs a model, where that is not what it does with most of them.
+
+    Crossformer came with the code of its authors, which trains it and splits ECL in ways of its
+    own. Its rate halves after every second epoch down to a 32nd, and no batch is left out.
+
+    Args:
+      model: the model.
+      dataset: a set's name or file.
+    """
+    if model != "crossformer":
+        return {}
+    known = entry(dataset)
+    split = _CROSSFORMER_SPLITS.get(known.name) if known else None
+    return _CROSSFORMER_RUNS | ({"split": split} if split else {})
+
+
+def lengths(dataset: str) -> dict[str, int]:
+    """Look-back, decoder's start and first horizon of a known set's published results."""
+    known = entry(dataset)
+    if known is None:
+        return {}
+    first = known.horizons[0]
+    return {"seq_len": known.seq_len, "label_len": known.label_len, "pred_len": first}
+
+
+def entry(dataset: str) -> data.Entry | None:
+    """The catalogue's entry of the set that a name or a path means, if there is one."""
+    return data.find_entry(Path(dataset).name)
+
 
 def sizes(model: str, dataset: str, pred_len: int) -> dict[str, Any]:
     """The published settings of a run, as far as they are known.
@@ -54,8 +93,8 @@ def sizes(model: str, dataset: str, pred_len: int) -> dict[str, Any]:
         than 96, 192, 336 and 720, Crossformer's look-back and segments stay the defaults.
       pred_len: the horizon.
     """
-    entry = find_entry(Path(dataset).name)
-    name = entry.name if entry else dataset
+    known = entry(dataset)
+    name = known.name if known else dataset
     if model != "crossformer":
         short = {"epochs": 3, "finetune_epochs": 3} if name == "Traffic" else {}
         return COMMON | short

@@ -5,10 +5,9 @@ convention of the field's tables.
 """
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
 
+from tsjax.results import Result
 from tsjax.training import Epoch
 
 
@@ -186,7 +185,11 @@ class Forecast:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The series: its size, split and quirks; ``step_seconds`` is the usual time between rows."""
+    """The series: its size, its split, and notes.
+
+    ``step_seconds`` is the usual time between rows. The notes say what is odd about the series, and
+    what keeps errors on it from being compared with published ones.
+    """
 
     name: str
     channels: tuple[str, ...]
@@ -200,13 +203,63 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
-    """Everything a study found; the report is made from this alone.
+class TrainResult(Result):
+    """What ``train`` found.
 
     Attributes:
-      command: the command line that repeats it.
-      config: every setting, by name.
-      versions: packages and device it ran on.
+      dense: the trained model.
+      baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
+    """
+
+    dense: Error
+    baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneResult(Result):
+    """What ``prune`` found.
+
+    Attributes:
+      dense: the trained model.
+      baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
+      ladder: errors by density.
+      finetuned: errors after fine-tuning.
+      warnings: what went wrong without stopping the run, one sentence each.
+    """
+
+    dense: Error
+    baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
+    ladder: tuple[Rung, ...]
+    finetuned: tuple[FineTuning, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseResult(Result):
+    """What ``sparse`` found.
+
+    Attributes:
+      dense: the model trained dense.
+      baselines: repeat-last and seasonal-naive.
+      notes: what is odd about the series, and what keeps the errors from being compared.
+      sparse: the model trained sparse.
+    """
+
+    dense: Error
+    baselines: tuple[Error, ...]
+    notes: tuple[str, ...]
+    sparse: SparseTraining
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Result):
+    """What ``study`` found; the report is made from this alone.
+
+    Attributes:
       data: the series.
       baselines: repeat-last and seasonal-naive.
       dense: the trained model.
@@ -218,11 +271,9 @@ class Study:
       forecasts: a few test windows.
       warnings: what went wrong without stopping the study, one sentence each.
       seconds: wall time of the whole.
+      answers: records of the further questions that were asked, by the question's name.
     """
 
-    command: str
-    config: dict[str, Any]
-    versions: dict[str, str]
     data: Data
     baselines: tuple[Error, ...]
     dense: Error
@@ -234,22 +285,4 @@ class Study:
     forecasts: tuple[Forecast, ...]
     warnings: tuple[str, ...]
     seconds: float
-
-
-def write_json(record: Any, path: Path) -> None:
-    """Writes a record as JSON; the file appears whole or not at all.
-
-    Raises:
-      ValueError: if a number is not finite: a table never holds a NaN.
-    """
-    write_file(path, json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name, then puts it in place."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    answers: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -4,20 +4,99 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax import costs, pruning, training, trees
+from tsjax import costs, pruning, results, training, trees
+from tsjax.settings import among, at_least, setting, share
 from tsjax.study import records
-from tsjax.study.criteria import prunable
-from tsjax.study.runs import CHECKPOINT, TRAINING_FILE
-from tsjax.study.settings import SparseSettings, write_saved
+from tsjax.study.folder import RunFolder
+from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
+from tsjax.study.settings import TrainSettings, write_saved
 from tsjax.study.task import Task
+from tsjax.study.trained import Trained
 
 PyTree = Any
+
+
+def _gradual(s: "SparseSettings", steps: int, where: pruning.Where, **more: Any) -> pruning.Prune:
+    end = max(1, 2 * steps // 3)
+    select = functools.partial(pruning.select, where=where)
+    return pruning.gradual(
+        s.density, begin=min(s.mask_every, end), end=end, every=s.mask_every, select=select, **more
+    )
+
+
+def _straight_through(s: "SparseSettings", steps: int, where: pruning.Where) -> pruning.Prune:
+    return _gradual(s, steps, where, straight_through=True)
+
+
+def _set(s: "SparseSettings", steps: int, where: pruning.Where) -> pruning.Regrow:
+    del steps
+    return pruning.sparse_evolution(s.density, every=s.mask_every, where=where)
+
+
+def _rigl(s: "SparseSettings", steps: int, where: pruning.Where) -> pruning.Regrow:
+    end = max(1, 3 * steps // 4)
+    return pruning.rigl(s.density, end=end, every=s.mask_every, where=where)
+
+
+def _static(s: "SparseSettings", steps: int, where: pruning.Where) -> pruning.Regrow:
+    del steps
+    return pruning.static_sparse(s.density, where=where)
+
+
+def _pals(s: "SparseSettings", steps: int, where: pruning.Where) -> pruning.PALS:
+    return pruning.pals(
+        steps,
+        every=s.mask_every,
+        tolerance=s.loss_tolerance,
+        factor=s.exchange_factor,
+        where=where,
+    )
+
+
+METHODS: dict[str, Callable[["SparseSettings", int, pruning.Where], pruning.Algorithm]] = {
+    "pals": _pals,
+    "gradual": _gradual,
+    "straight_through": _straight_through,
+    "rigl": _rigl,
+    "set": _set,
+    "static": _static,
+}
+"""How a mask is found during training, from settings, steps of the whole training, and leaves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseSettings(TrainSettings):
+    """Also how to find a mask while the model trains."""
+
+    script: ClassVar[str] = "sparse"
+
+    method: str = setting(
+        "pals",
+        f"how the mask is found: {', '.join(METHODS)}",
+        among(METHODS),
+        group="sparse training",
+    )
+    density: float = setting(
+        0.2, "share of the prunable weights to keep; pals finds its own", share()
+    )
+    mask_every: int = setting(20, "steps between changes of the mask", at_least(1))
+    exchange_factor: float = setting(
+        1.1, "pals: how much shrinking and growing differ, gamma", at_least(1)
+    )
+    loss_tolerance: float = setting(
+        1.1, "pals: rise of the validation loss to allow, lambda", at_least(1)
+    )
+    loss_windows: int = setting(
+        512, "pals: validation windows for its loss; 0 for all", at_least(0)
+    )
+    exempt: str = setting("output_projection", EXEMPT_MEANS, among(EXEMPT))
+    prune_complex: bool = setting(False, "prune FEDformer's Fourier weights as well")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +120,45 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     Raises:
       FloatingPointError: if the error is not finite in the first epoch.
     """
-    write_saved(settings, folder)
-    where = prunable(settings)
+    run = RunFolder(folder)
+    write_saved(settings, run)
+    where = prunable(task, settings.exempt, prune_complex=settings.prune_complex)
     config = settings.fit_config()
     steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
     fitted = training.fit(
-        task.forward,
-        task.params,
-        task.state,
+        training.Forecaster(task.forward, task.params, task.state),
         task.windows,
         task.starts("train"),
         task.starts("val"),
         config,
         algorithm=METHODS[settings.method](settings, steps, where),
         loss_starts=_spread(task.starts("val"), settings.loss_windows),
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=run.checkpoint,
         label=settings.method,
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
-    records.write_json(history, folder / TRAINING_FILE)
-    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
-    record = _record(task, settings.method, fitted, error, history, where)
-    return SparselyTrained(fitted.params, fitted.state, fitted.mask, record)
+    results.write_json(history, run.training)
+    found = fitted.forecaster
+    error = task.test(found.params, found.state, mask=found.mask)
+    record = _record(task, settings.method, found, error, history, where)
+    return SparselyTrained(found.params, found.state, found.mask, record)
+
+
+def ask(
+    task: Task, trained: Trained, settings: SparseSettings, folder: Path
+) -> records.SparseTraining:
+    """Trains sparse; the arguments are those of :func:`train_sparse`.
+
+    The trained model is what the record is read beside; training sparse begins from fresh weights.
+    """
+    del trained
+    return train_sparse(task, settings, folder).record
 
 
 def _record(
     task: Task,
     method: str,
-    fitted: training.Fitted,
+    found: training.Forecaster,
     error: training.Metrics,
     history: records.Training,
     where: pruning.Where,
@@ -77,16 +167,16 @@ def _record(
         return task.forward(params, state, *inputs)[0]
 
     inputs = task.windows.gather(jnp.asarray(task.starts("test")[:1])).inputs
-    count = costs.count(run, fitted.params, fitted.state, *inputs)
-    kept, prunable = pruning.count(fitted.mask, where)
+    count = costs.count(run, found.params, found.state, *inputs)
+    kept, prunable = pruning.count(found.mask, where)
     return records.SparseTraining(
         method=method,
         kept=kept,
         prunable=prunable,
-        nonzero=sum(n for n, _ in pruning.summary(fitted.mask).values()),
-        params=trees.size(fitted.params),
+        nonzero=sum(n for n, _ in pruning.summary(found.mask).values()),
+        params=trees.size(found.params),
         flops=count.flops,
-        sparse_flops=count.sparse_flops(fitted.mask),
+        sparse_flops=count.sparse_flops(found.mask),
         mse=error.mse,
         mae=error.mae,
         training=history,
@@ -98,51 +188,3 @@ def _spread(starts: np.ndarray, wanted: int) -> np.ndarray:
     if not 0 < wanted < len(starts):
         return starts
     return starts[np.linspace(0, len(starts) - 1, wanted).round().astype(int)]
-
-
-def _gradual(s: SparseSettings, steps: int, where: pruning.Where, **more: Any) -> pruning.Prune:
-    end = max(1, 2 * steps // 3)
-    select = functools.partial(pruning.select, where=where)
-    return pruning.gradual(
-        s.density, begin=min(s.mask_every, end), end=end, every=s.mask_every, select=select, **more
-    )
-
-
-def _straight_through(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Prune:
-    return _gradual(s, steps, where, straight_through=True)
-
-
-def _set(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
-    del steps
-    return pruning.sparse_evolution(s.density, every=s.mask_every, where=where)
-
-
-def _rigl(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
-    end = max(1, 3 * steps // 4)
-    return pruning.rigl(s.density, end=end, every=s.mask_every, where=where)
-
-
-def _static(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.Regrow:
-    del steps
-    return pruning.static_sparse(s.density, where=where)
-
-
-def _pals(s: SparseSettings, steps: int, where: pruning.Where) -> pruning.PALS:
-    return pruning.pals(
-        steps,
-        every=s.mask_every,
-        tolerance=s.loss_tolerance,
-        factor=s.exchange_factor,
-        where=where,
-    )
-
-
-METHODS: dict[str, Callable[[SparseSettings, int, pruning.Where], pruning.Algorithm]] = {
-    "pals": _pals,
-    "gradual": _gradual,
-    "straight_through": _straight_through,
-    "rigl": _rigl,
-    "set": _set,
-    "static": _static,
-}
-"""How a mask is found during training, from settings, steps of the whole training, and leaves."""

@@ -1,22 +1,19 @@
 """From settings to a task: the series on the device, and the model that is to forecast it."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from tsjax import data, models
+from tsjax.forecaster import Forward
 from tsjax.study import records
+from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
-from tsjax.training import Metrics, Windows, evaluate, repeat_last, seasonal_naive
-from tsjax.training.steps import Forward
+from tsjax.training import Forecaster, Metrics, Windows, evaluate, repeat_last, seasonal_naive
 
 PyTree = Any
-
-RESULTS = ("settings.json", "test.json", "pruning.json", "sparse.json", "results.json")
-"""Files by which a folder is known to hold a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,33 +38,33 @@ class Task:
     params: PyTree
     state: PyTree
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the series, and what keeps errors on it from being compared."""
+        return (*self.dataset.notes, *incomparable(self.settings, self.dataset))
+
     def starts(self, part: str) -> np.ndarray:
         """First rows of a part's windows."""
         return self.dataset.starts(part)
 
     def test(self, params: PyTree, state: PyTree, *, mask: PyTree | None = None) -> Metrics:
         """Error on the test windows."""
-        return self._test(self.forward, params, state, mask)
+        return self._test(Forecaster(self.forward, params, state, mask))
 
     def baselines(self) -> tuple[records.Error, ...]:
         """Errors of repeating the last value, and the last season if the look-back holds one."""
         horizon, period = self.dataset.pred_len, self.dataset.period
-        forwards = {"repeat last": repeat_last(horizon)}
+        naive = {"repeat last": repeat_last(horizon)}
         if 1 < period <= self.dataset.seq_len:
-            forwards["seasonal naive"] = seasonal_naive(horizon, period)
-        found = {name: self._test(forward, {}, {}, None) for name, forward in forwards.items()}
+            naive["seasonal naive"] = seasonal_naive(horizon, period)
+        found = {name: self._test(forecaster) for name, forecaster in naive.items()}
         return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
 
-    def _test(
-        self, forward: Forward, params: PyTree, state: PyTree, mask: PyTree | None
-    ) -> Metrics:
+    def _test(self, forecaster: Forecaster) -> Metrics:
         return evaluate(
-            forward,
-            params,
-            state,
+            forecaster,
             self.windows,
             self.starts("test"),
-            mask=mask,
             batch_size=self.settings.batch_size,
             drop_last=self.settings.drop_last_test,
         )
@@ -111,8 +108,9 @@ def set_up(settings: TrainSettings) -> Task:
     return Task(s, dataset, windows, config, made.forward, made.params, made.state)
 
 
-def describe(dataset: data.Dataset) -> records.Data:
-    """The record of a data set."""
+def describe(task: Task) -> records.Data:
+    """The record of a task's data set."""
+    dataset = task.dataset
     return records.Data(
         name=dataset.name,
         channels=dataset.channels,
@@ -122,27 +120,5 @@ def describe(dataset: data.Dataset) -> records.Data:
         freq=dataset.freq,
         step_seconds=float(np.median(np.diff(dataset.dates.to_numpy()) / np.timedelta64(1, "s"))),
         windows={part: len(dataset.starts(part)) for part in dataset.parts},
-        notes=dataset.notes,
+        notes=task.notes,
     )
-
-
-def claim(folder: Path) -> Path:
-    """Makes the folder of a run's results, and shows that it can be written.
-
-    Raises:
-      ValueError: if it cannot, or if it holds the results of another run.
-    """
-    held = [name for name in RESULTS if (folder / name).exists()]
-    if held:
-        raise ValueError(f"{folder} holds a run ({', '.join(held)}): choose another --out_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".tsjax-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to the output folder {folder}: {error.strerror}; "
-            "choose another with --out_dir"
-        ) from None
-    return folder

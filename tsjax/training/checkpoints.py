@@ -10,10 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tsjax import trees
-from tsjax.pruning import masks, packing
-
-PyTree = Any
+from tsjax import pruning, trees
+from tsjax.trees import PyTree
 
 # Orbax looks for these only after its readers have started, and leaves them running.
 _FILES = ("_METADATA", "manifest.ocdbt")
@@ -96,10 +94,10 @@ def save_sparse(path: str | os.PathLike[str], params: PyTree, mask: PyTree) -> N
       FileExistsError: if something other than a checkpoint is at ``path``; it is left alone.
       ValueError: if ``mask`` is no mask of ``params``, listing every leaf at fault.
     """
-    compressed = packing.compress(params, mask)
-    about = {"version": _SPARSE_VERSION, "leaves": packing.describe(params)}
+    compressed = pruning.compress(params, mask)
+    about = {"version": _SPARSE_VERSION, "leaves": trees.describe(params)}
     # The count is for whoever looks, and because orbax reads back no tree without arrays.
-    kept = np.asarray(sum(count for count, _ in masks.summary(mask).values()))
+    kept = np.asarray(sum(count for count, _ in pruning.summary(mask).values()))
     _write(Path(path), {"params": compressed, "kept": kept}, {_SPARSE: about})
 
 
@@ -121,16 +119,16 @@ def restore_sparse(path: str | os.PathLike[str], like: PyTree) -> tuple[PyTree, 
     path = Path(path)
     with _opened(path) as (checkpointer, stored, about):
         leaves = _readable(path, lambda: _sparse_leaves(about))
-        packing.check_fits(leaves, like, name=f"the checkpoint at {path}")
+        trees.check_fits(leaves, like, name=f"the checkpoint at {path}")
 
         def parts(p: str, _: Any) -> dict[str, np.ndarray]:
-            names = {part: f"{p}/{part}" for part in packing.PARTS}
+            names = {part: f"{p}/{part}" for part in pruning.COMPRESSED_PARTS}
             return {k: _placeholder(stored[name]) for k, name in names.items() if name in stored}
 
         target = trees.map_with_path(parts, {"params": like}) | {"kept": np.asarray(0)}
         found = _readable(path, lambda: checkpointer.restore(path.absolute(), target))
     try:
-        return packing.decompress(found["params"], like)
+        return pruning.decompress(found["params"], like)
     except ValueError as error:
         raise ValueError(f"the checkpoint at {path} contradicts itself: {error}") from None
 
@@ -172,7 +170,7 @@ def _sparse_leaves(about: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"it is sparse in version {version!r}, and only {_SPARSE_VERSION} is known"
         )
-    return packing.described(about[_SPARSE]["leaves"])
+    return trees.described(about[_SPARSE]["leaves"])
 
 
 def _placeholder(stored: Any) -> np.ndarray:
@@ -181,7 +179,7 @@ def _placeholder(stored: Any) -> np.ndarray:
 
 
 def _unpacked(bits: np.ndarray, like: Any) -> Any:
-    found = packing.unpack(bits, like).astype(like.dtype)
+    found = pruning.unpack(bits, like).astype(like.dtype)
     return np.array(found) if isinstance(like, np.ndarray) else jax.device_put(found, like.sharding)
 
 

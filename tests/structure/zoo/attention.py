@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .case import case, normals, stirred
+from .case import case, filled, initialised, normals, parted
 
 
 def attend(q, k, v):
@@ -164,10 +164,13 @@ class MultiQuery(eqx.Module):
     exact=("q:1", "v/bias:0"),
 )
 def multi_query_equinox():
-    w, keys = normals(), jax.random.split(jax.random.key(0))
-    linears = [eqx.nn.Linear(4, size, key=key) for size, key in zip((5, 7), keys, strict=True)]
-    model = MultiQuery(w(4, 3, 5), *linears, w(3, 7, 2))
-    params, static = eqx.partition(model, eqx.is_array)
+    w, key = normals(), jax.random.key(0)
+
+    def make():
+        linears = [eqx.nn.Linear(4, size, key=key) for size in (5, 7)]
+        return MultiQuery(w(4, 3, 5), *linears, w(3, 7, 2))
+
+    params, static = parted(make)
     return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, (w(2, 6, 4),)
 
 
@@ -205,8 +208,8 @@ class FourHeads(nnx.Module):
     },
 )
 def four_heads_literal_nnx():
-    graph, params = nnx.split(FourHeads(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(2, 9, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: FourHeads(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(2, 9, 3),)
 
 
 @case(
@@ -233,10 +236,10 @@ def four_heads_literal_nnx():
 )
 def library_attention_equinox():
     biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
-    model = eqx.nn.MultiheadAttention(
-        2, 3, output_size=4, qk_size=5, vo_size=7, **biases, key=jax.random.key(0)
+    sizes = {"output_size": 4, "qk_size": 5, "vo_size": 7}
+    params, static = parted(
+        lambda: eqx.nn.MultiheadAttention(2, 3, **sizes, **biases, key=jax.random.key(0))
     )
-    params, static = eqx.partition(model, eqx.is_array)
 
     def fn(params, x):
         model = eqx.combine(params, static)
@@ -316,8 +319,8 @@ def perceiver_haiku():
         return net.apply(params, x, shape, *widths, params["leave"]["b"].size)
 
     x = normals()(2, 6, 3)
-    params = net.init(jax.random.key(0), x, (5, 7), (11, 13), (17, 19), 4)
-    return fn, stirred(params), (x,)
+    params = initialised(net.init, jax.random.key(0), x, (5, 7), (11, 13), (17, 19), 4)
+    return fn, params, (x,)
 
 
 @case(

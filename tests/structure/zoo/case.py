@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,16 +76,29 @@ def complexes(w: Callable[..., jax.Array], *shape: int) -> jax.Array:
     return w(*shape) + 1j * w(*shape)
 
 
-def stirred(params):
-    """Params away from their initial zeros and ones. Only ever upwards, so variances stay valid."""
+def filled(shapes):
+    """Numbers in place of shapes; vectors are positive, as variances must be."""
     rng = np.random.default_rng(1)
 
-    def move(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
-        return leaf + jnp.asarray(0.3 * rng.random(leaf.shape), leaf.dtype)
+    def fill(leaf):
+        draw = rng.normal(size=leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]) or 1)
+        if leaf.ndim < 2:
+            draw = 0.5 + rng.random(leaf.shape)
+        return jnp.asarray(draw, leaf.dtype)
 
-    return jax.tree.map(move, params)
+    return jax.tree.map(fill, shapes)
+
+
+def initialised(init, *args):
+    """Params of the shapes that ``init(*args)`` makes, which to compute would take long."""
+    return filled(jax.eval_shape(lambda: init(*args)))
+
+
+def parted(make):
+    """The arrays of an Equinox module, and the rest."""
+    module = eqx.filter_eval_shape(make)
+    shapes, static = eqx.partition(module, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    return filled(shapes), static
 
 
 def leaf_axis(text: str) -> tuple[str, int, int | None]:

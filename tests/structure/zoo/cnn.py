@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from .case import case, normals, stirred
+from .case import case, filled, initialised, normals, parted
 
 
 class ResNet(nn.Module):
@@ -51,7 +51,7 @@ def resnet(train):
         return model.apply(variables, x)
 
     x = normals()(4, 6, 6, 3)
-    return fn, stirred(ResNet(5, (7, 11), 2, False).init(jax.random.key(0), x)), (x,)
+    return fn, initialised(ResNet(5, (7, 11), 2, False).init, jax.random.key(0), x), (x,)
 
 
 RESNET = {
@@ -120,7 +120,7 @@ class Downsampling(eqx.Module):
     exact=("stem/bias:0", "first/bias:0", "second/bias:0"),
 )
 def resnet_downsample_equinox():
-    params, static = eqx.partition(Downsampling(jax.random.key(0)), eqx.is_array)
+    params, static = parted(lambda: Downsampling(jax.random.key(0)))
     return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, (normals()(2, 3, 6, 6),)
 
 
@@ -156,8 +156,8 @@ class UNet(nnx.Module):
     layout={"merge/kernel/value:2#5": "[5]+11", "merge/kernel/value:2#11": "5+[11]"},
 )
 def unet_nnx():
-    graph, params = nnx.split(UNet(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(2, 6, 6, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: UNet(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(2, 6, 6, 3),)
 
 
 class Separable(nn.Module):
@@ -192,8 +192,8 @@ def depthwise_separable_linen():
         return Separable(widths, params["head"]["bias"].size).apply({"params": params}, x)
 
     x = normals()(2, 6, 6, 3)
-    params = Separable((7, 5), 2).init(jax.random.key(0), x)["params"]
-    return fn, stirred(params), (x,)
+    params = initialised(Separable((7, 5), 2).init, jax.random.key(0), x)["params"]
+    return fn, params, (x,)
 
 
 @case(
@@ -226,7 +226,7 @@ def depthwise_multiplier_haiku():
     def fn(params, x):
         return net.apply(params, x, params["stem"]["b"].size, params["head"]["b"].size)
 
-    return fn, stirred(net.init(jax.random.key(0), x, 5, 4)), (x,)
+    return fn, initialised(net.init, jax.random.key(0), x, 5, 4), (x,)
 
 
 class Grouped(nn.Module):
@@ -268,8 +268,8 @@ def grouped_groupnorm_linen():
         return model.apply({"params": params}, x)
 
     x = normals()(2, 6, 6, 4)
-    params = Grouped(15, 21, 2).init(jax.random.key(0), x)["params"]
-    return fn, stirred(params), (x,)
+    params = initialised(Grouped(15, 21, 2).init, jax.random.key(0), x)["params"]
+    return fn, params, (x,)
 
 
 class SqueezeExcite(nnx.Module):
@@ -301,8 +301,8 @@ class SqueezeExcite(nnx.Module):
     exact=("conv/bias/value:0", "squeeze/bias/value:0"),
 )
 def squeeze_excite_nnx():
-    graph, params = nnx.split(SqueezeExcite(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(2, 6, 6, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: SqueezeExcite(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(2, 6, 6, 3),)
 
 
 def conv(x, kernel):
@@ -358,7 +358,7 @@ def pooled_and_flattened_haiku():
     def fn(params, x):
         return net.apply(params, x, params["conv"]["b"].size, params["head"]["b"].size)
 
-    return fn, stirred(net.init(jax.random.key(0), x, 5, 4)), (x,)
+    return fn, initialised(net.init, jax.random.key(0), x, 5, 4), (x,)
 
 
 @case(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .case import case, normals, stirred
+from .case import case, filled, initialised, normals, parted
 
 
 class PreNorm(nn.Module):
@@ -58,8 +58,8 @@ def mlp_residual_linen():
         return model.apply({"params": params}, x)
 
     x = normals()(4, 3)
-    params = ResidualMLP(7, (11, 13), 5).init(jax.random.key(0), x)["params"]
-    return fn, stirred(params), (x,)
+    params = initialised(ResidualMLP(7, (11, 13), 5).init, jax.random.key(0), x)["params"]
+    return fn, params, (x,)
 
 
 @case(
@@ -88,9 +88,8 @@ def mlp_all_sizes_equal():
     exact=("layers/0/bias:0", "layers/1/bias:0"),
 )
 def mlp_equinox():
-    model = eqx.nn.MLP(3, 5, 7, 2, key=jax.random.key(0))
-    params, static = eqx.partition(model, eqx.is_array)
-    return lambda p, x: jax.vmap(eqx.combine(p, static))(x), stirred(params), (normals()(4, 3),)
+    params, static = parted(lambda: eqx.nn.MLP(3, 5, 7, 2, key=jax.random.key(0)))
+    return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, (normals()(4, 3),)
 
 
 class SwiGLU(nnx.Module):
@@ -110,8 +109,8 @@ class SwiGLU(nnx.Module):
     layout={"up/kernel/value:1#7": "2*[7]", "up/bias/value:0#7": "2*[7]"},
 )
 def swiglu_fused_nnx():
-    graph, params = nnx.split(SwiGLU(3, 7, 5, nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(2, 4, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: SwiGLU(3, 7, 5, nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(2, 4, 3),)
 
 
 @case(
@@ -132,7 +131,7 @@ def glu_sliced_haiku():
         return net.apply(params, x, *params["down"]["w"].shape)
 
     x = normals()(4, 3)
-    return fn, stirred(net.init(jax.random.key(0), x, 7, 5)), (x,)
+    return fn, initialised(net.init, jax.random.key(0), x, 7, 5), (x,)
 
 
 @case(
@@ -157,7 +156,7 @@ def highway_haiku():
 
     net = hk.without_apply_rng(hk.transform(model))
     x = normals()(4, 3)
-    params = stirred(net.init(jax.random.key(0), x, 7, 5))
+    params = initialised(net.init, jax.random.key(0), x, 7, 5)
     return lambda p, x: net.apply(p, x, *p["leave"]["w"].shape), params, (x,)
 
 
@@ -188,7 +187,7 @@ class Siamese(eqx.Module):
     exact=("first/bias:0", "second/bias:0"),
 )
 def siamese_equinox():
-    params, static = eqx.partition(Siamese(jax.random.key(0)), eqx.is_array)
+    params, static = parted(lambda: Siamese(jax.random.key(0)))
     w = normals()
     return lambda p, a, b: jax.vmap(eqx.combine(p, static))(a, b), params, (w(4, 3), w(4, 3))
 
@@ -239,15 +238,17 @@ class WeightNormed(nnx.Module):
     exact=("1/v/value:0",),
 )
 def weight_normed_nnx():
-    rngs = nnx.Rngs(0)
-    model = nnx.List([WeightNormed(3, 7, rngs), WeightNormed(7, 5, rngs)])
-    graph, params = nnx.split(model)
+    def make():
+        rngs = nnx.Rngs(0)
+        return nnx.List([WeightNormed(3, 7, rngs), WeightNormed(7, 5, rngs)])
+
+    graph, params = nnx.split(nnx.eval_shape(make))
 
     def fn(params, x):
         first, second = nnx.merge(graph, params)
         return second(nnx.relu(first(x)))
 
-    return fn, params, (normals()(4, 3),)
+    return fn, filled(params), (normals()(4, 3),)
 
 
 @case(
@@ -271,7 +272,7 @@ def factorised_embedding_haiku():
         return net.apply(params, tokens, *sizes)
 
     tokens = jnp.array([[1, 3, 12, 0], [2, 2, 7, 5]])
-    return fn, stirred(net.init(jax.random.key(0), tokens, 13, 3, 7, 5)), (tokens,)
+    return fn, initialised(net.init, jax.random.key(0), tokens, 13, 3, 7, 5), (tokens,)
 
 
 @case(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .case import case, complexes, normals, stirred
+from .case import case, complexes, initialised, normals, parted
 
 
 def experts(w):
@@ -65,9 +65,13 @@ class Mixture(eqx.Module):
     exact=("experts/up/bias:1",),
 )
 def experts_soft_equinox():
-    keys = jax.random.split(jax.random.key(0))
-    made = eqx.filter_vmap(Expert)(jax.random.split(keys[0], 3))
-    params, static = eqx.partition(Mixture(eqx.nn.Linear(4, 3, key=keys[1]), made), eqx.is_array)
+    key = jax.random.key(0)
+
+    def make():
+        made = eqx.filter_vmap(Expert)(jax.random.split(key, 3))
+        return Mixture(eqx.nn.Linear(4, 3, key=key), made)
+
+    params, static = parted(make)
     return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, (normals()(6, 4),)
 
 
@@ -125,7 +129,7 @@ def ensemble_haiku():
     net = hk.without_apply_rng(hk.transform(model))
     x = normals()(4, 3)
     keys = jax.random.split(jax.random.key(0), 5)
-    params = stirred(jax.vmap(lambda key: net.init(key, x, 7, 2))(keys))
+    params = initialised(jax.vmap(lambda key: net.init(key, x, 7, 2)), keys)
 
     def fn(params, x):
         sizes = params["leave"]["w"].shape[1:]
@@ -180,8 +184,8 @@ def mlp_mixer_linen():
         return Mixer(*sizes).apply({"params": params}, x)
 
     x = normals()(2, 6, 3)
-    params = Mixer(5, 7, 11, 4).init(jax.random.key(0), x)["params"]
-    return fn, stirred(params), (x,)
+    params = initialised(Mixer(5, 7, 11, 4).init, jax.random.key(0), x)["params"]
+    return fn, params, (x,)
 
 
 @case(

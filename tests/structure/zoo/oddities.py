@@ -14,7 +14,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from .case import case, normals, stirred
+from .case import case, filled, initialised, normals, parted
 
 
 def chain(w, *sizes):
@@ -135,8 +135,8 @@ class Tree(nnx.Module):
     exact=tuple(f"layers/{k}/bias/value:0" for k in range(3)),
 )
 def state_tree_nnx():
-    graph, params = nnx.split(Tree(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(4, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: Tree(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(4, 3),)
 
 
 @functools.partial(
@@ -287,10 +287,12 @@ class Energy(eqx.Module):
 )
 def forces_of_energy_equinox():
     """A gradient inside: the output has the input's axis."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    sizes = ((3, 5), (5, 7), (7, 1))
-    layers = [eqx.nn.Linear(a, b, key=key) for (a, b), key in zip(sizes, keys, strict=True)]
-    params, static = eqx.partition(Energy(*layers), eqx.is_array)
+    key, sizes = jax.random.key(0), ((3, 5), (5, 7), (7, 1))
+
+    def make():
+        return Energy(*(eqx.nn.Linear(*pair, key=key) for pair in sizes))
+
+    params, static = parted(make)
 
     def fn(params, x):
         return jax.vmap(jax.grad(eqx.combine(params, static)))(x)
@@ -336,8 +338,8 @@ def dropout_linen():
         return model.apply({"params": params}, x, rngs={"dropout": jax.random.key(1)})
 
     x = normals()(4, 3)
-    params = Dropped(7, 2).init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)
-    return fn, stirred(params["params"]), (x,)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    return fn, initialised(Dropped(7, 2).init, keys, x)["params"], (x,)
 
 
 @case(

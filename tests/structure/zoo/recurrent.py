@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from .case import case, complexes, normals, stirred
+from .case import case, complexes, filled, initialised, normals, parted
 
 
 @case(
@@ -62,7 +62,7 @@ def lstm_linen():
         return SequenceModel(*params["head"]["kernel"].shape).apply({"params": params}, x)
 
     x = normals()(2, 7, 3)
-    return fn, stirred(SequenceModel(5, 4).init(jax.random.key(0), x)["params"]), (x,)
+    return fn, initialised(SequenceModel(5, 4).init, jax.random.key(0), x)["params"], (x,)
 
 
 class GRU(eqx.Module):
@@ -91,9 +91,10 @@ class GRU(eqx.Module):
     layout=dict.fromkeys(("cell/weight_ih:0#5", "cell/weight_hh:0#5", "cell/bias:0#5"), "3*[5]"),
 )
 def gru_equinox():
-    keys = jax.random.split(jax.random.key(0))
-    model = GRU(eqx.nn.GRUCell(3, 5, key=keys[0]), eqx.nn.Linear(5, 2, key=keys[1]))
-    params, static = eqx.partition(model, eqx.is_array)
+    key = jax.random.key(0)
+    params, static = parted(
+        lambda: GRU(eqx.nn.GRUCell(3, 5, key=key), eqx.nn.Linear(5, 2, key=key))
+    )
     return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, (normals()(4, 7, 3),)
 
 
@@ -111,7 +112,7 @@ def gru_haiku():
 
     net = hk.without_apply_rng(hk.transform(model))
     x = normals()(7, 4, 3)
-    params = stirred(net.init(jax.random.key(0), x, 5, 2))
+    params = initialised(net.init, jax.random.key(0), x, 5, 2)
     return lambda p, x: net.apply(p, x, *p["head"]["w"].shape), params, (x,)
 
 
@@ -157,8 +158,8 @@ class Bidirectional(nnx.Module):
     layout={"head/kernel/value:0#5": "[5]+7", "head/kernel/value:0#7": "5+[7]"},
 )
 def bidirectional_nnx():
-    graph, params = nnx.split(Bidirectional(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(4, 6, 3),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: Bidirectional(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(4, 6, 3),)
 
 
 @case(
@@ -175,7 +176,7 @@ def causal_tcn_haiku():
 
     net = hk.without_apply_rng(hk.transform(model))
     x = normals()(2, 8, 3)
-    params = stirred(net.init(jax.random.key(0), x, 5, 4))
+    params = initialised(net.init, jax.random.key(0), x, 5, 4)
     return lambda p, x: net.apply(p, x, *p["head"]["w"].shape), params, (x,)
 
 
@@ -264,7 +265,7 @@ class Step(eqx.Module):
 def scanned_stack_equinox():
     """The stream is the input and the output, so only the widths within are free."""
     keys = jax.random.split(jax.random.key(0), 4)
-    params, static = eqx.partition(eqx.filter_vmap(Step)(keys), eqx.is_array)
+    params, static = parted(lambda: eqx.filter_vmap(Step)(keys))
 
     def fn(params, x):
         def run(x, layer):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .attention import attend
-from .case import case, normals, stirred
+from .case import case, filled, initialised, normals
 
 
 class ViT(nn.Module):
@@ -79,8 +79,8 @@ def vit_linen():
         return ViT(*sizes).apply({"params": params}, x)
 
     x = normals()(2, 8, 12, 3)
-    params = ViT(11, 3, 5, 13, 4).init(jax.random.key(0), x)["params"]
-    return fn, stirred(params), (x,)
+    params = initialised(ViT(11, 3, 5, 13, 4).init, jax.random.key(0), x)["params"]
+    return fn, params, (x,)
 
 
 def normed(x, scale):
@@ -202,8 +202,8 @@ class Encoder(nnx.Module):
     exact=("leave/kernel/value:0",),
 )
 def library_attention_nnx():
-    graph, params = nnx.split(Encoder(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), stirred(params), (normals()(2, 6, 4),)
+    graph, params = nnx.split(nnx.eval_shape(lambda: Encoder(nnx.Rngs(0))))
+    return lambda p, x: nnx.merge(graph, p)(x), filled(params), (normals()(2, 6, 4),)
 
 
 HEADS = 2
@@ -257,5 +257,5 @@ def encoder_post_norm_haiku():
         return net.apply(params, tokens, *params["embed"]["embeddings"].shape, *sizes)
 
     tokens = jnp.array([[1, 3, 12, 0], [2, 2, 7, 5]])
-    params = net.init(jax.random.key(0), tokens, 17, 11, 10, 14, 13, 3)
-    return fn, stirred(params), (tokens,)
+    params = initialised(net.init, jax.random.key(0), tokens, 17, 11, 10, 14, 13, 3)
+    return fn, params, (tokens,)

@@ -1,0 +1,134 @@
+"""The compiled functions that run the models: this library's engine, and what an engine is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from tsjax import costs, models
+from tsjax.benchmark.contenders import Contender
+
+PyTree = Any
+
+
+class Runner(NamedTuple):
+    """A call that is ready to be timed.
+
+    Attributes:
+      call: takes nothing.
+      compile_s: seconds that compiling took, None where nothing is compiled.
+      program: what XLA compiled, None for other engines.
+      peak_mb: reads the memory that the calls have needed, None where that is not known.
+    """
+
+    call: Callable[[], Any]
+    compile_s: float | None = None
+    program: costs.Program | None = None
+    peak_mb: Callable[[], float | None] = lambda: None
+
+
+Batches = Sequence[tuple[np.ndarray, ...]]
+"""Batches that take turns, each of the four inputs and the target [B, L, C]."""
+
+Engine = Callable[[Contender, str, Batches], Runner]
+"""``engine(contender, task, batches)`` readies a contender; ``task`` is inference or training."""
+
+
+def random_batch(config: models.ForecastConfig, batch: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Four inputs and the target, small random numbers: times don't depend on them."""
+    shapes = [*models.input_shapes(config, batch)]
+    shapes.append(jax.ShapeDtypeStruct((batch, config.pred_len, config.c_out), jnp.float32))
+    rng = np.random.default_rng(seed)
+    return tuple(rng.uniform(-0.5, 0.5, shape.shape).astype(np.float32) for shape in shapes)
+
+
+def xla(
+    contender: Contender,
+    task: str,
+    batches: Batches,
+    precision: str = "float32",
+) -> Runner:
+    """The engine of this library: the compiled forward pass, or a compiled training step."""
+    turns = [_cast(batch, precision) for batch in batches]
+    params, state = _cast((contender.params, contender.state), precision)
+    run = _function(contender, task)
+    with jax.default_matmul_precision(costs.PRECISIONS[precision][1]):
+        if task == "inference":
+            program = costs.compile_ahead(run, params, state, *turns[0][:4])
+            carried: list[Any] = [(params, state)]
+        else:
+            # The step takes over the memory of what it is given.
+            first = jax.tree.map(jnp.copy, (params, _ADAM.init(params), state))
+            carried = [(*first, jax.random.key(0))]
+            program = costs.compile_ahead(run, carried[0], *turns[0], donate_argnums=(0,))
+    index = 0
+
+    def call() -> Any:
+        nonlocal index
+        index += 1
+        batch = turns[index % len(turns)]
+        if task == "inference":
+            return program.call(*carried[0], *batch[:4])
+        carried[0], loss = program.call(carried[0], *batch)
+        return carried[0], loss
+
+    peak = program.peak_bytes
+    return Runner(
+        call, program.compile_seconds, program, lambda: None if peak is None else peak / 1e6
+    )
+
+
+_ADAM = optax.adam(1e-4)
+
+
+def _function(contender: Contender, task: str) -> Callable[..., Any]:
+    """Inference: ``fn(params, state, *inputs)``; training: ``fn(carried, *inputs, target)``."""
+    forward = models.forward(contender.config)
+    if task == "inference":
+        return lambda params, state, *inputs: forward(params, state, *inputs)[0]
+
+    def step(carried: PyTree, *batch: Array) -> tuple[PyTree, Array]:
+        params, moments, state, key = carried
+        *inputs, target = batch
+        key, now = jax.random.split(key)
+
+        def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
+            y, new_state = forward(params, state, *inputs, key=now)
+            return jnp.mean(jnp.square(y - target)), new_state
+
+        (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        updates, moments = _ADAM.update(grads, moments, params)
+        return (optax.apply_updates(params, updates), moments, state, key), loss
+
+    return step
+
+
+def count(
+    contender: Contender, task: str, batch: Sequence[np.ndarray], precision: str = "float32"
+) -> costs.Count:
+    """Counts the work of a call of :func:`xla`'s runner."""
+    run = _function(contender, task)
+    params, state, batch = _cast((contender.params, contender.state, batch), precision)
+    if task == "inference":
+        return costs.count(run, params, state, *batch[:4])
+    moments = jax.eval_shape(_ADAM.init, params)
+
+    def step(params: PyTree, *rest: Any) -> Any:
+        return run((params, *rest[:3]), *rest[3:])
+
+    return costs.count(step, params, moments, state, jax.random.key(0), *batch)
+
+
+def _cast(tree: PyTree, precision: str) -> PyTree:
+    """Arrays on the device, those of numbers with a fraction in the precision's dtype."""
+    dtype = costs.PRECISIONS[precision][0]
+
+    def cast(x: Any) -> Array:
+        x = jnp.asarray(x)
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, tree)

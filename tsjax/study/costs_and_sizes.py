@@ -1,0 +1,82 @@
+"""What does a forward pass cost, and how large is the model's file, dense and pruned?"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tsjax import costs, interop, pruning, trees
+from tsjax.study import records
+from tsjax.study.task import Task
+from tsjax.study.trained import Trained
+
+PyTree = Any
+
+
+def forward_costs(
+    task: Task, trained: Trained, masks: Mapping[float, PyTree], batches: Iterable[int]
+) -> tuple[records.Cost, ...]:
+    """Counts and times the forward pass, with dense weights and with pruned ones set to zero.
+
+    Args:
+      task: the task.
+      trained: the dense model.
+      masks: masks by density.
+      batches: windows per call.
+    """
+
+    def run(params: PyTree, state: PyTree, *inputs: Array) -> Array:
+        return task.forward(params, state, *inputs)[0]
+
+    everything = pruning.ones(trained.params)
+    variants = [("dense", 1.0, everything), *(("masked", d, m) for d, m in masks.items())]
+    # Zeros are written into the weights once, as one would deploy them: what is timed is the same
+    # program, without the price of masking in each call.
+    functions = {
+        str(i): (run, pruning.apply(trained.params, mask))
+        for i, (_, _, mask) in enumerate(variants)
+    }
+    found = []
+    for batch in batches:
+        starts = jnp.asarray(np.resize(task.starts("test"), batch))
+        inputs = (trained.state, *task.windows.gather(starts).inputs)
+        count = costs.count(run, trained.params, *inputs)
+        timings = costs.measure_in_turns(functions, *inputs).values()
+        for (variant, density, mask), timing in zip(variants, timings, strict=True):
+            q1, q3 = timing.quartiles
+            cost = records.Cost(
+                variant=variant,
+                density=density,
+                params=trees.size(trained.params),
+                nonzero=sum(kept for kept, _ in pruning.summary(mask).values()),
+                batch=batch,
+                flops=count.flops,
+                sparse_flops=count.sparse_flops(mask),
+                uncounted=count.uncounted,
+                dispatch_ms=1e3 * timing.dispatch,
+                median_ms=1e3 * timing.median,
+                q1_ms=1e3 * q1,
+                q3_ms=1e3 * q3,
+            )
+            found.append(cost)
+    return tuple(found)
+
+
+def file_sizes(
+    trained: Trained, models: Mapping[float, tuple[PyTree, PyTree]]
+) -> tuple[records.Size, ...]:
+    """Sizes of the files of pruned models, and of the dense one.
+
+    Args:
+      trained: the dense model.
+      models: weights and mask by density.
+    """
+    return tuple(
+        records.Size(
+            density, **dataclasses.asdict(interop.file_sizes(params, mask, trained.params))
+        )
+        for density, (params, mask) in models.items()
+    )
