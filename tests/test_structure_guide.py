@@ -3,10 +3,10 @@
 import re
 import types
 
-import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from forecasters import shapes
 from guides import Guide, code, name_of
 
 from tsjax import costs, models, structure
@@ -81,11 +81,8 @@ def test_what_an_equation_can_say_exists():
 def test_each_forecaster_can_be_cut_where_the_guide_says(name):
     """The widths of both halves, hidden layers, and each block's heads and their two widths."""
     config = models.config(name, enc_in=7, dec_in=7, c_out=7, d_model=32, n_heads=4, d_ff=64)
-    params, state = jax.eval_shape(
-        lambda: models.init(models.create(name, config), jax.random.key(0))
-    )
-    variables, batch = {"params": params, **state}, models.input_shapes(config, 2)
-    groups = structure.find_groups(models.sized_forward(config), variables, *batch)
+    batch = models.input_shapes(config, 2)
+    groups = structure.find_groups(models.forecast, shapes(config), *batch)
     by_size = [group.size for group in groups.free]
     blocks = by_size.count(4)
     # FEDformer's encoder layers share theirs.
