@@ -17,7 +17,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from tsjax import pruning
 
-mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType[sys.argv[1]],))
+axes, form = sys.argv[1:]
+mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType[axes],))
 rng = np.random.default_rng(0)
 shapes = {"up": (16, 8), "down": (8, 16), "bias": (12,), "whole": (3, 5)}
 host = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
@@ -26,11 +27,11 @@ placed = jax.device_put(host, {name: NamedSharding(mesh, spec) for name, spec in
 KEY = jax.random.key(0)
 
 
-def check(what, function, *others):
-    expected = function(host, *others)
-    for found in (function(placed, *others), jax.jit(function)(placed, *others)):
+def check(what, function):
+    expected = function(host)
+    for found in (function(placed), jax.jit(function)(placed)):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
-        if sys.argv[1] == "Explicit" and isinstance(found, dict) and found.keys() == host.keys():
+        if axes == "Explicit" and isinstance(found, dict) and found.keys() == host.keys():
             for name, leaf in found.items():
                 kind = jax.typeof(placed[name]).sharding
                 assert leaf.shape != host[name].shape or jax.typeof(leaf).sharding == kind, what
@@ -42,37 +43,47 @@ def selected(**how):
 
 
 mask = selected(density=0.5)(host)
-check("global", selected(density=0.5))
-check("leaf", selected(density=0.3, scope="leaf"))
-check("erk", lambda params: pruning.select(pruning.magnitude(params), pruning.erk(params, 0.4)))
-check("random", lambda params: pruning.select(pruning.random(params, KEY), 0.4))
-check("N:M, first axis", selected(pattern=pruning.NofM(2, 4, 0)))
-check("N:M, last axis", selected(pattern=pruning.NofM(2, 4, 1)))
-check("blocks", selected(density=0.5, pattern=pruning.Blocks((4, 4))))
-check("rows", selected(density=0.5, pattern=pruning.Slices(0)))
-check("columns", selected(density=0.5, pattern=pruning.Slices(1)))
-check("within rows", selected(density=0.5, pattern=pruning.Within(0)))
-check("within columns", selected(density=0.5, pattern=pruning.Within(1)))
-check("ones", pruning.ones)
-check("apply, a mask on one device", lambda params: pruning.apply(params, mask))
 half = selected(density=0.5)
-check("apply, a mask of its own", lambda params: pruning.apply(params, half(params)))
-check("pack", lambda params: pruning.pack(half(params)))
+CHECKS = {
+    "global": half,
+    "erk": lambda params: pruning.select(pruning.magnitude(params), pruning.erk(params, 0.4)),
+    "N:M, last axis": selected(pattern=pruning.NofM(2, 4, 1)),
+    "blocks": selected(density=0.5, pattern=pruning.Blocks((4, 4))),
+    "within rows": selected(density=0.5, pattern=pruning.Within(0)),
+    "apply, a mask on one device": lambda params: pruning.apply(params, mask),
+    "pack": lambda params: pruning.pack(half(params)),
+}
+MORE_CHECKS = {
+    "leaf": selected(density=0.3, scope="leaf"),
+    "random": lambda params: pruning.select(pruning.random(params, KEY), 0.4),
+    "N:M, first axis": selected(pattern=pruning.NofM(2, 4, 0)),
+    "rows": selected(density=0.5, pattern=pruning.Slices(0)),
+    "columns": selected(density=0.5, pattern=pruning.Slices(1)),
+    "within columns": selected(density=0.5, pattern=pruning.Within(1)),
+    "ones": pruning.ones,
+    "apply, a mask of its own": lambda params: pruning.apply(params, half(params)),
+}
+for what, function in (CHECKS if form == "short" else CHECKS | MORE_CHECKS).items():
+    check(what, function)
+
 
 def one_of_four(scores, density):
     return pruning.select(scores, pattern=pruning.NofM(1, 4))
 
 
 every_other = {"begin": 0, "end": 4, "every": 2}
-for algorithm in (
-    pruning.gradual(0.4, **every_other),
+ALGORITHMS = (
     pruning.gradual(0.4, **every_other, score="movement", straight_through=True),
+    pruning.rigl(0.4, end=4, every=2),
+    pruning.pals(6, every=2),
+)
+MORE_ALGORITHMS = (
+    pruning.gradual(0.4, **every_other),
     pruning.Prune(None, **every_other, select=one_of_four),
     pruning.static_sparse(0.4),
     pruning.sparse_evolution(0.4, every=2),
-    pruning.rigl(0.4, end=4, every=2),
-    pruning.pals(6, every=2),
-):
+)
+for algorithm in ALGORITHMS if form == "short" else ALGORITHMS + MORE_ALGORITHMS:
     tx = pruning.keep_pruned(optax.adamw(0.1))
 
     @jax.jit
@@ -94,7 +105,8 @@ for algorithm in (
         return params, sparse.mask
 
     expected = train(host, algorithm.init)
-    for begin in (algorithm.init, jax.jit(algorithm.init)):
+    begins = (jax.jit(algorithm.init), algorithm.init)
+    for begin in begins[:1] if form == "short" else begins:
         weights, kept = train(placed, begin)
         jax.tree.map(np.testing.assert_array_equal, kept, expected[1])
         for name, leaf in weights.items():
@@ -107,14 +119,21 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("axes", ["Explicit", "Auto"])
-def test_all_masks_are_those_of_one_device(axes):
+@pytest.mark.parametrize(
+    ("axes", "form"),
+    [
+        ("Explicit", "short"),
+        pytest.param("Explicit", "long", marks=pytest.mark.long),
+        pytest.param("Auto", "long", marks=pytest.mark.long),
+    ],
+)
+def test_all_masks_are_those_of_one_device(axes, form):
     environment = os.environ | {
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     }
     found = subprocess.run(
-        [sys.executable, "-c", PROGRAM, axes], env=environment, capture_output=True, text=True,
-        timeout=900, check=False,
+        [sys.executable, "-c", PROGRAM, axes, form], env=environment, capture_output=True,
+        text=True, timeout=900, check=False,
     )  # fmt: skip
     assert found.returncode == 0, f"after {found.stdout.splitlines()[-1:]}:\n{found.stderr}"
     assert found.stdout.splitlines()[-1] == "done"

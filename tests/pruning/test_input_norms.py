@@ -522,7 +522,9 @@ def model(name):
     return models.module(config), params, state, inputs, squares
 
 
-@pytest.mark.parametrize("name", ["transformer", "informer", "fedformer"])
+@pytest.mark.parametrize(
+    "name", ["transformer", "fedformer", pytest.param("informer", marks=pytest.mark.long)]
+)
 def test_whole_models(name):
     _, params, _, inputs, squares = model(name)
     got = trees.by_path(squares(params, *inputs))
