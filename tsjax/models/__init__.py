@@ -14,6 +14,7 @@ from tsjax.models.fedformer import FEDformer, FEDformerConfig
 from tsjax.models.functions import create, forward
 from tsjax.models.informer import Informer, InformerConfig
 from tsjax.models.layers import sinusoids
+from tsjax.models.published import Published
 from tsjax.models.registry import (
     MODELS,
     Model,
@@ -43,6 +44,7 @@ __all__ = [
     "InformerConfig",
     "Layout",
     "Model",
+    "Published",
     "Transformer",
     "TransformerConfig",
     "config",

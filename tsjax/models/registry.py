@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from tsjax.models import formulas, torch_names
+from tsjax.models import formulas, published, torch_names
 from tsjax.models.autoformer import Autoformer, AutoformerConfig
 from tsjax.models.base import PRESETS, ForecastConfig
 from tsjax.models.crossformer import Crossformer
@@ -15,6 +15,7 @@ from tsjax.models.crossformer_config import CrossformerConfig
 from tsjax.models.fedformer import FEDformer, FEDformerConfig
 from tsjax.models.formula_blocks import Terms
 from tsjax.models.informer import Informer, InformerConfig
+from tsjax.models.published import Published
 from tsjax.models.transformer import Transformer, TransformerConfig
 from tsjax.wording import near, one_of
 
@@ -33,6 +34,7 @@ class Model:
         :class:`Layout`. Leaves that PyTorch does not store are left out.
       torch_unread: ``torch_unread(config)`` maps the keys of positional tables that PyTorch stores
         and the model does not read to their widths; none by default.
+      published: how the published study ran it; None where it did not have the model.
     """
 
     module: Callable[[Any], nn.Module]
@@ -40,29 +42,46 @@ class Model:
     formula: Callable[[Any, int], Terms]
     torch_names: Callable[[Any], torch_names.Names]
     torch_unread: Callable[[Any], dict[str, int]] = lambda _: {}
+    published: Published | None = None
 
 
 MODELS: dict[str, Model] = {
     "transformer": Model(
-        Transformer, TransformerConfig, formulas.transformer, torch_names.transformer
+        module=Transformer,
+        config=TransformerConfig,
+        formula=formulas.transformer,
+        torch_names=torch_names.transformer,
+        published=published.COMMON,
     ),
-    "informer": Model(Informer, InformerConfig, formulas.informer, torch_names.informer),
+    "informer": Model(
+        module=Informer,
+        config=InformerConfig,
+        formula=formulas.informer,
+        torch_names=torch_names.informer,
+        published=published.COMMON,
+    ),
     "autoformer": Model(
-        Autoformer,
-        AutoformerConfig,
-        formulas.autoformer,
-        torch_names.autoformer,
-        torch_names.unread_positions,
+        module=Autoformer,
+        config=AutoformerConfig,
+        formula=formulas.autoformer,
+        torch_names=torch_names.autoformer,
+        torch_unread=torch_names.unread_positions,
+        published=published.COMMON,
     ),
     "fedformer": Model(
-        FEDformer,
-        FEDformerConfig,
-        formulas.fedformer,
-        torch_names.fedformer,
-        torch_names.unread_unless_positions,
+        module=FEDformer,
+        config=FEDformerConfig,
+        formula=formulas.fedformer,
+        torch_names=torch_names.fedformer,
+        torch_unread=torch_names.unread_unless_positions,
+        published=published.COMMON,
     ),
     "crossformer": Model(
-        Crossformer, CrossformerConfig, formulas.crossformer, torch_names.crossformer
+        module=Crossformer,
+        config=CrossformerConfig,
+        formula=formulas.crossformer,
+        torch_names=torch_names.crossformer,
+        published=published.CROSSFORMER,
     ),
 }
 
