@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import numpy as np
 
 from tsjax import models, trees
@@ -30,6 +31,12 @@ def drawn(config, scale=0.3):
         return np.asarray(abs(values) + 0.1 if path.endswith("/var") else values, struct.dtype)
 
     return trees.map_with_path(leaf, shapes(config))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def fresh_state(config, key):
+    """The state of a new model: most of what initialises it is left out of the program."""
+    return models.create(config, key).state
 
 
 @functools.cache

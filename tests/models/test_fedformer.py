@@ -1,5 +1,6 @@
 """What is particular to FEDformer: sizes, frequencies as state, and each switch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
-from forecasters import batch, shapes
+from forecasters import batch, drawn, fresh_state, shapes
 from golden import Case
+from jax.interpreters import partial_eval
 
 from tsjax import models, trees
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept, frequency_attention
@@ -37,13 +39,18 @@ def small(preset="corrected", **sizes):
 @functools.cache
 def build(preset="corrected", **sizes):
     config = small(preset, **sizes)
-    made = models.create(config, jax.random.key(0))
+    made = drawn(config)
     return jax.jit(made.forward), made.params, made.state, batch(config)
 
 
 def shapes_of(config):
     made = shapes(config)
     return {path: leaf.shape for path, leaf in trees.by_path({**made.params, **made.state}).items()}
+
+
+def outcome(config):
+    """Shape and type of the forecast, without running anything."""
+    return jax.eval_shape(models.forecast, shapes(config), *models.input_shapes(config, 2))
 
 
 def trace(**sizes):
@@ -69,7 +76,7 @@ def test_the_default_has_no_dead_projections(name):
 def test_frequencies_are_drawn_at_init_and_are_state():
     config = small(seq_len=40, label_len=20, modes=6)
     for key in range(3):
-        state = models.create(config, jax.random.key(key)).state["buffers"]
+        state = fresh_state(config, jax.random.key(key))["buffers"]
         for block, name, spectrum in (
             ("encoder", "modes", 20), ("decoder", "modes", 14),
             ("cross", "query_modes", 14), ("cross", "key_modes", 20),
@@ -84,9 +91,7 @@ def test_frequencies_are_drawn_at_init_and_are_state():
 
 def test_another_key_draws_other_frequencies():
     config = small(seq_len=40, label_len=20, modes=6)
-    first, again, other = (
-        trees.by_path(models.create(config, jax.random.key(k)).state) for k in (0, 0, 1)
-    )
+    first, again, other = (trees.by_path(fresh_state(config, jax.random.key(k))) for k in (0, 0, 1))
     for path, modes in first.items():
         np.testing.assert_array_equal(modes, again[path])
         assert np.any(modes != other[path]), path
@@ -111,13 +116,14 @@ def test_low_keeps_the_lowest_frequencies():
 
 @pytest.mark.parametrize("path", ["encoder_mixing/modes", "cross_mixing/key_modes"])
 def test_other_frequencies_give_another_forecast_without_a_new_trace(path):
-    forward, params, state, inputs = build(mode_select="low")
-    traces = []
+    config, traces = small(mode_select="low"), []
 
     @jax.jit
     def run(state):
         traces.append(1)
-        return forward(params, state, *inputs)[0]
+        return models.forward(config)(drawn(config).params, state, *batch(config))[0]
+
+    state = drawn(config).state
 
     def moved(leaf, modes):
         return modes + 1 if leaf == f"buffers/{path}" else modes
@@ -131,7 +137,7 @@ def test_each_block_can_have_widths_of_its_own():
         modes=(3, 5, 2, 4), n_heads=(2, 1, 3), d_keys=(3, 2, 5), d_values=(4, 6, 1),
         d_model_dec=10, cross_scale=0.5,
     )  # fmt: skip
-    shapes = shapes_of(config)
+    found = shapes_of(config)
     for path, shape in {
         "encoder_mixing/real": (2, 3, 4, 3),
         "encoder_mixing/imag": (2, 3, 4, 3),
@@ -144,14 +150,8 @@ def test_each_block_can_have_widths_of_its_own():
         "decoder/layer_0/cross_attention/key/kernel": (8, 3, 5),
         "decoder/layer_0/self_attention/out/kernel": (1, 6, 10),
     }.items():
-        assert shapes[path] == shape, path
-    forward, params, state, inputs = build(
-        **{name: getattr(config, name) for name in
-           ("modes", "n_heads", "d_keys", "d_values", "d_model_dec", "cross_scale")}
-    )  # fmt: skip
-    forecast, _ = forward(params, state, *inputs)
-    assert forecast.shape == (2, 8, 2)
-    assert np.all(np.isfinite(forecast))
+        assert found[path] == shape, path
+    assert outcome(config).shape == (2, 8, 2)
 
 
 def test_wavelet_blocks_can_have_widths_of_their_own():
@@ -159,7 +159,7 @@ def test_wavelet_blocks_can_have_widths_of_their_own():
         "version": "wavelets", "n_heads": (2, 1, 3), "d_keys": (3, 2, 5),
         "d_values": (4, 6, 1), "d_model_dec": 10,
     }  # fmt: skip
-    shapes = shapes_of(small(**sizes))
+    found = shapes_of(small(**sizes))
     for path, shape in {
         "encoder_mixing/value/kernel": (2, 4, 2, 3),
         "encoder_mixing/detail_to_smooth/real": (2, 3, 2, 3, 2),
@@ -169,9 +169,8 @@ def test_wavelet_blocks_can_have_widths_of_their_own():
         "buffers/encoder_mixing/smooth": (2, 3, 3),
         "buffers/cross_mixing/odd": (2, 2, 2),
     }.items():
-        assert shapes[path] == shape, path
-    forward, params, state, inputs = build(**sizes)
-    assert forward(params, state, *inputs)[0].shape == (2, 8, 2)
+        assert found[path] == shape, path
+    assert outcome(small(**sizes)).shape == (2, 8, 2)
 
 
 @pytest.mark.parametrize("lengths", [(12, 0, 1), (3, 2, 4)])
@@ -186,18 +185,16 @@ def test_short_series(version, lengths):
 
 @pytest.mark.parametrize(("preset", "version"), [("paper", "fourier"), ("tslib", "wavelets")])
 def test_published_projections_are_there_and_nothing_reads_them(preset, version):
-    forward, params, state, inputs = build(preset, version=version)
-
-    def loss(params):
-        return jnp.sum(jnp.square(forward(params, state, *inputs)[0]))
-
-    gradients = trees.by_path(jax.jit(jax.grad(loss))(params))
-    # Biases may have no effect for other reasons, and a mixture of one average has none.
-    kernels = [path for path in gradients if "mixture" not in path and not path.endswith("bias")]
-    read = shapes_of(small(version=version))
-    for path in kernels:
-        assert np.any(gradients[path]) == (path in read), path
-    assert len(kernels) > sum(path in read for path in kernels)
+    published, ours = small(preset, version=version), shapes(small(version=version))
+    program = jax.make_jaxpr(models.forecast)(shapes(published), *models.input_shapes(published, 2))
+    _, used = partial_eval.dce_jaxpr(program.jaxpr, [True])
+    dead = [p for p, read in zip(trees.paths(shapes(published)), used, strict=False) if not read]
+    # A mixture of one average is not in our own, and is read.
+    more = set(trees.paths(shapes(published).params)) - set(trees.paths(ours.params))
+    assert {p.removeprefix("params/") for p in dead if p.startswith("params/")} == {
+        path for path in more if "mixture" not in path
+    }
+    assert len(dead) > 4
 
 
 def test_initial_frequency_weights_have_the_moments_of_the_reference():
@@ -369,9 +366,13 @@ def test_every_switch_acts(version, switch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_wavelet_version_keeps_the_precision(dtype):
-    forward, params, state, inputs = build(version="wavelets")
-    params, inputs = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
-    assert forward(params, state, *inputs)[0].dtype == dtype
+    config = small(version="wavelets")
+    made, inputs = shapes(config), models.input_shapes(config, 2)
+    params, inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, dtype), (made.params, inputs)
+    )
+    made = dataclasses.replace(made, params=params)
+    assert jax.eval_shape(models.forecast, made, *inputs).dtype == dtype
 
 
 def test_doubling_undoes_halving():

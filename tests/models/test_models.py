@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
-from forecasters import batch as random_batch
-from forecasters import shapes
+from forecasters import batch, drawn, shapes
 from golden import Case
 
 from tsjax import interop, models, trees
@@ -41,18 +42,46 @@ def small_config(name, preset="corrected", **sizes):
     return models.config(name, preset, **{k: v for k, v in sizes.items() if k in known})
 
 
+class Built(NamedTuple):
+    """A model and the programs that the tests share: compiling them is most of the time.
+
+    Attributes:
+      made: the model with fresh weights.
+      inputs: a batch of four windows.
+      forecast: the compiled forecast in evaluation mode, of a model and a batch.
+      step: a compiled training step, of a model and a random key: forecast and gradients.
+      traces: what has been traced, a word for each time.
+    """
+
+    made: models.Forecaster
+    inputs: tuple
+    forecast: Callable
+    step: Callable
+    traces: list
+
+
 @functools.cache
-def build(name, batch=4, preset="corrected", **sizes):
-    """A compiled model, its leaves, a batch, and how often it has been traced."""
-    config = small_config(name, preset, **sizes)
-    made, traces = models.create(config, jax.random.key(0)), []
+def build(name):
+    # Wide enough that the moments of the first weights can be told.
+    config = small_config(name, d_model=32, n_heads=4, d_ff=48, modes=4)
+    inputs, traces = batch(config, 4), []
 
     @jax.jit
-    def forward(params, state, *inputs, key=None):
-        traces.append(key)
-        return made.forward(params, state, *inputs, key=key)
+    def forecast(made, *inputs):
+        traces.append("evaluation")
+        return models.forecast(made, *inputs)
 
-    return forward, made.params, made.state, random_batch(config, batch), traces
+    @jax.jit
+    def step(made, key):
+        traces.append("training")
+
+        def loss(params):
+            forecast, _ = made.forward(params, made.state, *inputs, key=key)
+            return jnp.mean(jnp.square(forecast - 1)), forecast
+
+        return jax.grad(loss, has_aux=True)(made.params)
+
+    return Built(models.create(config, jax.random.key(0)), inputs, forecast, step, traces)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,12 +108,12 @@ def test_precision_is_kept(name, dtype):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_windows_of_a_batch_do_not_see_one_another(name):
-    forward, params, state, inputs, _ = build(name)
-    together, _ = forward(params, state, *inputs)
-    alone, _ = forward(params, state, *(x[np.ones(4, int)] for x in inputs))
+    made, inputs, forecast, *_ = build(name)
+    together = forecast(made, *inputs)
+    alone = forecast(made, *(x[np.ones(4, int)] for x in inputs))
     np.testing.assert_allclose(alone, np.repeat(together[1:2], 4, 0), rtol=1e-5, atol=1e-6)
     order = np.array([2, 0, 3, 1])
-    permuted, _ = forward(params, state, *(x[order] for x in inputs))
+    permuted = forecast(made, *(x[order] for x in inputs))
     np.testing.assert_allclose(permuted, together[order], rtol=1e-5, atol=1e-6)
 
 
@@ -115,22 +144,25 @@ def test_every_width_can_differ_by_block(name):
 
 @pytest.mark.parametrize("name", ["transformer", "informer", "autoformer"])
 def test_a_given_scale_is_the_one_used(name):
-    plain, params, state, inputs, _ = build(name)
     # Of heads 4 wide; Autoformer's is the mean over heads and their width.
     usual = 1 / 8 if name == "autoformer" else 0.5
-    same, other = (
-        jax.jit(models.forward(small_config(name, attention_scale=s))) for s in (usual, 3 * usual)
-    )
-    want = plain(params, state, *inputs)[0]
-    np.testing.assert_allclose(same(params, state, *inputs)[0], want, rtol=1e-5, atol=1e-6)
-    assert np.any(np.abs(other(params, state, *inputs)[0] - want) > 1e-4)
+    configs = [small_config(name, e_layers=1, attention_scale=s) for s in (None, usual, 3 * usual)]
+    made, inputs = drawn(configs[0]), batch(configs[0])
+
+    @jax.jit
+    def run(params, state, *inputs):
+        return [models.forward(c)(params, state, *inputs)[0] for c in configs]
+
+    want, same, other = run(made.params, made.state, *inputs)
+    np.testing.assert_allclose(same, want, rtol=1e-5, atol=1e-6)
+    assert np.any(np.abs(other - want) > 1e-4)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_step_depends_on_no_later_decoder_input(name):
     # Of the decoder's layers: the token embedding before them is circular, and shows the first step
     # the last one.
-    _, params, *_ = build(name)
+    params = drawn(small_config(name)).params
     rng = np.random.default_rng(1)
     x, memory = (jnp.asarray(rng.normal(size=(1, n, 8)), jnp.float32) for n in (12, 13))
 
@@ -157,22 +189,18 @@ def test_a_step_depends_on_no_later_decoder_input(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_finite_at_init_and_reach_every_weight(name):
-    forward, params, state, inputs, _ = build(name)
-
-    def loss(params):
-        forecast, _ = forward(params, state, *inputs, key=jax.random.key(1))
-        return jnp.mean(jnp.square(forecast - 1))
-
-    for path, gradient in trees.by_path(jax.jit(jax.grad(loss))(params)).items():
+    made, _, _, step, _ = build(name)
+    gradients, _ = step(made, jax.random.key(1))
+    for path, gradient in trees.by_path(gradients).items():
         assert np.all(np.isfinite(gradient)), path
         assert np.any(gradient != 0) or path.endswith(NO_GRADIENT[name]), path
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_acts_in_train_mode_only(name):
-    forward, params, state, inputs, _ = build(name)
-    evaluated = [forward(params, state, *inputs)[0] for _ in range(2)]
-    trained = [forward(params, state, *inputs, key=jax.random.key(k))[0] for k in (0, 0, 1)]
+    made, inputs, forecast, step, _ = build(name)
+    evaluated = [forecast(made, *inputs) for _ in range(2)]
+    trained = [step(made, jax.random.key(k))[1] for k in (0, 0, 1)]
     np.testing.assert_array_equal(*evaluated)
     np.testing.assert_array_equal(trained[0], trained[1])
     assert np.any(trained[0] != trained[2])
@@ -181,16 +209,17 @@ def test_dropout_acts_in_train_mode_only(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_call_does_not_trace_again(name):
-    forward, params, state, inputs, traces = build(name)
-    forward(params, state, *inputs)
-    forward(jax.tree.map(lambda w: 2 * w, params), state, *inputs)
-    assert traces.count(None) == 1
+    made, inputs, forecast, step, traces = build(name)
+    for each in (made, jax.tree.map(lambda leaf: 2 * leaf, made)):
+        forecast(each, *inputs)
+        step(each, jax.random.key(0))
+    assert sorted(traces) == ["evaluation", "training"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_key_same_weights(name):
-    config = small_config(name)
-    first, second, other = (models.create(config, jax.random.key(k)).params for k in (0, 0, 1))
+    first, config = build(name).made.params, build(name).made.config
+    second, other = (models.create(config, jax.random.key(k)).params for k in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     path = next(path for path in trees.paths(first) if path.endswith("kernel"))
     assert np.any(trees.by_path(first)[path] != trees.by_path(other)[path])
@@ -245,9 +274,8 @@ def test_parameter_counts_at_full_size(label, preset, pred_len, count):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_initial_weights_have_the_moments_of_the_reference(name):
-    config = small_config(name, "tslib", d_model=32, n_heads=4, d_ff=48, c_out=3, modes=4)
-    made = models.create(config, jax.random.key(0))
-    names = models.MODELS[name].torch_names(config).items()
+    made = build(name).made
+    names = models.MODELS[name].torch_names(made.config).items()
     torch = {path: keys for path, (keys, _) in names}
     arrays = interop.to_torch(made)
     for path, w in trees.by_path(made.params).items():
@@ -263,6 +291,7 @@ def test_initial_weights_have_the_moments_of_the_reference(name):
             mean, std, fourth = 0, (2 / fan_in) ** 0.5, 3
         elif path.endswith(("router", "position", "embedding")):
             mean, std, fourth = 0, 1, 3
+            assert np.max(np.abs(w)) > 2, path
         elif path.endswith(("real", "imag")):
             mean, std, fourth = 0.5 / 32**2, 32**-2 / 12**0.5, 1.8
         else:
