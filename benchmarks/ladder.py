@@ -3,12 +3,18 @@
     python benchmarks/ladder.py [--models=transformer] [--sizes=small,large] [--windows=1024]
 
 For each model and size, evaluates masks at 12 densities on test windows, in a Python loop over
-masks and batches and by ``training.evaluate_many``; then fine-tunes small models at 3 densities
-for ``--steps`` steps, one by one and by ``training.fit_many``. The two take turns, so that what
-slows the machine for a while slows both. Prints medians and the median of the turns' ratios;
-compilation is left out.
+masks and batches and by ``training.evaluate_many``; then fine-tunes small models at some of these
+densities for ``--steps`` steps and one validation, in a loop of ``training.fit`` and by
+``training.fit_many``. The two take turns, so that what slows the machine for a while slows both.
+Prints medians, and the median and the quartiles of the turns' ratios; compilation is left out.
+
+Whether ``fit_many`` gains anything, by two and by three lanes:
+
+    python benchmarks/ladder.py --dataset=ETTh1 --data_dir=DIR --sizes=small --windows=0 \
+        --lanes=2,3 --steps=32 --turns=11
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +31,8 @@ MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to take")
 SIZES = flags.DEFINE_list("sizes", ["small", "large"], "small (d_model 64) and large (512)")
 DATASET = flags.DEFINE_string("dataset", "synthetic", "data set")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the CSV files")
-WINDOWS = flags.DEFINE_integer("windows", 1024, "test windows; large models get a sixteenth")
+WINDOWS = flags.DEFINE_integer("windows", 1024, "test windows, 0 for none; a 16th if large")
+LANES = flags.DEFINE_list("lanes", ["3"], "how many masks are fine-tuned at once")
 STEPS = flags.DEFINE_integer("steps", 8, "fine-tuning steps; 0 for none")
 TURNS = flags.DEFINE_integer("turns", 5, "turns of each pair")
 
@@ -35,74 +42,81 @@ WIDTHS = {
     "large": {"d_model": 512, "n_heads": 8, "d_ff": 2048},
 }
 
+Call = Callable[[], np.ndarray]
 
-def set_up(name: str, size: str) -> study.Task:
-    """The task, with fresh weights: what they are is nothing to the time."""
+
+def set_up(name: str, size: str) -> tuple[study.Task, training.Forecaster]:
+    """The task, and its model with fresh weights: what they are is nothing to the time."""
     widths: dict[str, Any] = WIDTHS[size]
     settings = study.TrainSettings.make(
         model=name, dataset=DATASET.value, data_dir=DATA_DIR.value, **widths
     )
-    return study.set_up(settings)
+    task = study.set_up(settings)
+    return task, task.forecaster
 
 
-def masks_of(task: study.Task, densities: tuple[float, ...]) -> list[Any]:
+def masks_of(forecaster: training.Forecaster) -> list[Any]:
     """A mask at each density."""
-    scores = pruning.magnitude(task.params)
-    return [pruning.select(scores, density) for density in densities]
+    scores = pruning.magnitude(forecaster.params)
+    return [pruning.select(scores, density) for density in DENSITIES]
 
 
-def loop(task: study.Task, starts: np.ndarray, masks: list[Any]) -> np.ndarray:
-    """Mean squared errors, mask by mask and batch by batch."""
+def evaluation(
+    task: study.Task, forecaster: training.Forecaster, masks: list[Any], starts: np.ndarray
+) -> tuple[Call, Call]:
+    """Mean squared errors, mask by mask and batch by batch, and by `training.evaluate_many`."""
     size = task.settings.batch_size
-    found = []
-    for mask in masks:
-        sums = []
-        for first in range(0, len(starts), size):
-            batch = starts[first : first + size]
-            weights = jnp.asarray(np.arange(size) < len(batch), jnp.float32)
-            rows = jnp.asarray(np.resize(batch, size))
-            sums.append(
-                training.eval_step(
-                    task.params, mask, task.state, task.windows, rows, weights, forward=task.forward
-                )
-            )
-        found.append(np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)[0] / len(starts))
-    return np.asarray(found)
+
+    def one_by_one() -> np.ndarray:
+        found = []
+        for mask in masks:
+            sums = []
+            for first in range(0, len(starts), size):
+                batch = starts[first : first + size]
+                weights = jnp.asarray(np.arange(size) < len(batch), jnp.float32)
+                rows = jnp.asarray(np.resize(batch, size))
+                sums.append(
+                    training.eval_step(
+                        forecaster.params, mask, forecaster.state, task.windows, rows, weights,
+                        forward=forecaster.forward,
+                    )
+                )  # fmt: skip
+            total = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)
+            found.append(total[0] / len(starts))
+        return np.asarray(found)
+
+    def at_once() -> np.ndarray:
+        metrics = training.evaluate_many(
+            forecaster, pruning.stack(masks), task.windows, starts, batch_size=size
+        )
+        return np.asarray([m.mse for m in metrics])
+
+    return one_by_one, at_once
 
 
-def at_once(task: study.Task, starts: np.ndarray, masks: list[Any]) -> np.ndarray:
-    """The same by `training.evaluate_many`."""
-    metrics = training.evaluate_many(
-        task.forward, task.params, task.state, task.windows, starts, masks=pruning.stack(masks),
-        batch_size=task.settings.batch_size,
-    )  # fmt: skip
-    return np.asarray([m.mse for m in metrics])
-
-
-def fine_tuning(task: study.Task, masks: list[Any]) -> tuple[Callable[[], np.ndarray], ...]:
+def fine_tuning(
+    task: study.Task, forecaster: training.Forecaster, masks: list[Any]
+) -> tuple[Call, Call]:
     """One epoch of a few steps, by `training.fit` in a loop and by `training.fit_many`."""
     size = task.settings.batch_size
     data = task.windows, task.starts("train")[: STEPS.value * size], task.starts("val")[:size]
     config = training.FitConfig(epochs=1, batch_size=size, learning_rate=1e-4)
-    model = task.params, task.state
+    forecasters = [dataclasses.replace(forecaster, mask=mask) for mask in masks]
 
     def one_by_one() -> np.ndarray:
-        fits = [
-            training.fit(task.forward, *model, *data, config, mask=mask, progress=False)
-            for mask in masks
-        ]
+        fits = [training.fit(each, *data, config, progress=False) for each in forecasters]
         return np.asarray([fitted.epochs[0].val_mse for fitted in fits])
 
     def at_once() -> np.ndarray:
-        lanes = [training.Lane(*model, mask) for mask in masks]
-        fits = training.fit_many(task.forward, lanes, *data, config, progress=False)
+        lanes = [training.Lane(each) for each in forecasters]
+        fits = training.fit_many(lanes, *data, config, progress=False)
         return np.asarray([fitted.epochs[0].val_mse for fitted in fits])
 
     return one_by_one, at_once
 
 
-def in_turns(*calls: Callable[[], np.ndarray]) -> tuple[list[float], float]:
-    """Median seconds of each call, and the median ratio of the second's to the first's."""
+def in_turns(calls: tuple[Call, Call]) -> tuple[list[float], list[float]]:
+    """Median seconds of each call; quartiles and median of the second's ratio to the first's."""
     first, second = (call() for call in calls)
     np.testing.assert_allclose(second, first, rtol=1e-4)
     seconds = []
@@ -114,7 +128,7 @@ def in_turns(*calls: Callable[[], np.ndarray]) -> tuple[list[float], float]:
             turn.append(time.perf_counter() - began)
         seconds.append(turn)
     ratios = [turn[1] / turn[0] for turn in seconds]
-    return [float(m) for m in np.median(seconds, axis=0)], float(np.median(ratios))
+    return np.median(seconds, axis=0).tolist(), np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
 
 
 def main(argv: list[str]) -> None:
@@ -123,25 +137,27 @@ def main(argv: list[str]) -> None:
     logging.getLogger("tsjax").setLevel(logging.WARNING)
     described = costs.device_description()
     print(", ".join(described[k] for k in ("cpu_model", "cpu_count", "device_kind", "jax")))
-    print("| model | size | what | one by one, s | at once, s | ratio |")
-    print("|---|---|---|---|---|---|")
+    print("| model | size | what | one by one, s | at once, s | ratio | its quartiles |")
+    print("|---|---|---|---|---|---|---|")
     for name in MODELS.value:
         for size in SIZES.value:
-            task = set_up(name, size)
-            starts = task.starts("test")[: WINDOWS.value // (16 if size == "large" else 1)]
-            masks = masks_of(task, DENSITIES)
-            rows = {
-                f"evaluate {len(masks)} masks, {len(starts)} windows": (
-                    lambda: loop(task, starts, masks),  # noqa: B023
-                    lambda: at_once(task, starts, masks),  # noqa: B023
-                )
-            }
+            task, forecaster = set_up(name, size)
+            masks = masks_of(forecaster)
+            rows = {}
+            if WINDOWS.value:
+                starts = task.starts("test")[: WINDOWS.value // (16 if size == "large" else 1)]
+                what = f"evaluate {len(masks)} masks, {len(starts)} windows"
+                rows[what] = evaluation(task, forecaster, masks, starts)
             if size == "small" and STEPS.value:
-                rows[f"fine-tune 3 masks, {STEPS.value} steps"] = fine_tuning(task, masks[::4])
+                for lanes in map(int, LANES.value):
+                    chosen = masks[:: len(masks) // lanes][:lanes]
+                    what = f"fine-tune {lanes} masks, {STEPS.value} steps"
+                    rows[what] = fine_tuning(task, forecaster, chosen)
             for what, calls in rows.items():
-                (one, all_), ratio = in_turns(*calls)
+                (one, all_), (low, ratio, high) = in_turns(calls)
                 print(
-                    f"| {name} | {size} | {what} | {one:.2f} | {all_:.2f} | {ratio:.2f} |",
+                    f"| {name} | {size} | {what} | {one:.2f} | {all_:.2f} | {ratio:.2f} | "
+                    f"{low:.2f} to {high:.2f} |",
                     flush=True,
                 )
 

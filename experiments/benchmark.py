@@ -113,8 +113,7 @@ def _torch(
     torch._dynamo.config.accumulated_recompile_limit = 10_000
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    variables = {"params": contender.params, **contender.state}
-    module = pytorch.build(contender.model, contender.config, variables).to(device, dtype)
+    module = pytorch.build(contender.forecaster).to(device, dtype)
     turns = [
         tuple(x.to(dtype) for x in pytorch.tensors(*batch, device=device)) for batch in batches
     ]

@@ -324,3 +324,45 @@ def test_a_schedule_is_looked_at_only_where_it_is_used():
     pruning.Regrow(0.5, linear, every=5).init(params, KEY)
     with pytest.raises(ValueError, match=r"dropped at step 60 must be in \[0, 1\], got -0.3"):
         pruning.Regrow(0.5, linear, every=5, end=60).init(params, KEY)
+
+
+def test_a_mask_is_held_from_the_first_step_to_the_last():
+    params, sparse, grads = hand_case()
+    algorithm = pruning.Hold(sparse.mask)
+    first = algorithm.init(params, KEY)
+    chex.assert_trees_all_equal(first.mask, sparse.mask)
+    chex.assert_trees_all_equal(algorithm.held(sparse.mask), sparse.mask)
+    new, after = one_update(algorithm, params, first, grads)
+    chex.assert_trees_all_equal(new, params)
+    chex.assert_trees_all_equal(after, dataclasses.replace(first, step=jnp.int32(1)))
+    steps = jnp.arange(5)
+    assert not algorithm.due(steps).any()
+    assert algorithm.settled(steps).all()
+    assert algorithm.problems() == []
+
+
+def test_without_a_mask_all_weights_are_held():
+    params, _, _ = hand_case()
+    chex.assert_trees_all_equal(pruning.Hold().init(params, KEY).mask, pruning.ones(params))
+
+
+def test_a_mask_that_does_not_fit_is_not_held():
+    params, sparse, _ = hand_case()
+    other = sparse.mask | {"kernel": jnp.ones((5, 2), bool)}
+    with pytest.raises(ValueError, match=r"kernel: mask has shape \(5, 2\), params \(2, 5\)"):
+        pruning.Hold(other).init(params, KEY)
+
+
+def test_another_mask_to_hold_is_no_other_program():
+    params, sparse, grads = hand_case()
+    traces = []
+
+    @jax.jit
+    def step(algorithm, params, sparse):
+        traces.append(1)
+        return algorithm.update(params, sparse, grads)
+
+    for mask in (sparse.mask, pruning.ones(params)):
+        algorithm = pruning.Hold(mask)
+        step(algorithm, params, algorithm.init(params, KEY))
+    assert traces == [1]

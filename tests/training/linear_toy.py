@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax.training import Windows
+from tsjax.training import Forecaster, Windows
 
 L, P, C, T = 6, 3, 2, 60
 
@@ -44,6 +44,10 @@ def linear(params, state, x_enc, x_mark_enc, x_dec, x_mark_dec, *, key=None):
     """[B, L, C] to [B, P, C], the same for each channel."""
     forecast = jnp.einsum("blc,lp->bpc", x_enc, params["kernel"])
     return forecast + params["bias"][None, :, None], state
+
+
+def make_forecaster(mask=None, seed=0, forward=linear):
+    return Forecaster(forward, make_params(seed), (), mask)
 
 
 def numpy_linear(params, windows, starts):

@@ -4,10 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_toy import STARTS, L, P, counting, linear, make_mask, make_params, make_windows
+from linear_toy import (
+    STARTS,
+    L,
+    P,
+    counting,
+    linear,
+    make_forecaster,
+    make_mask,
+    make_params,
+    make_windows,
+)
 
 from tsjax import pruning
-from tsjax.training import Windows, evaluate, evaluate_many, evaluation, workers
+from tsjax.training import Forecaster, Windows, evaluate, evaluate_many, evaluation, workers
 
 
 def masks(count=5, seed=0):
@@ -21,15 +31,13 @@ def masks(count=5, seed=0):
 def many(found, forward=linear, windows=None, starts=STARTS, params=None, **options):
     windows = make_windows() if windows is None else windows
     params = make_params() if params is None else params
-    stacked = pruning.stack(found)
-    return evaluate_many(forward, params, (), windows, starts, masks=stacked, **options)
+    forecaster = Forecaster(forward, params, ())
+    return evaluate_many(forecaster, pruning.stack(found), windows, starts, **options)
 
 
 def one_by_one(found, windows=None, starts=STARTS, **options):
     windows = make_windows() if windows is None else windows
-    return [
-        evaluate(linear, make_params(), (), windows, starts, mask=mask, **options) for mask in found
-    ]
+    return [evaluate(make_forecaster(mask), windows, starts, **options) for mask in found]
 
 
 def assert_same(got, expected):
@@ -95,7 +103,7 @@ def test_other_masks_weights_and_windows_do_not_compile_again(chunk):
 def test_evaluate_shares_the_program_for_one_mask():
     forward, traces = counting()
     many(masks(), forward, batch_size=8)
-    evaluate(forward, make_params(), (), make_windows(), STARTS[:30], batch_size=8)
+    evaluate(make_forecaster(forward=forward), make_windows(), STARTS[:30], batch_size=8)
     assert traces == [False]
 
 
@@ -118,8 +126,7 @@ def spied(monkeypatch):
 
 def program_bytes():
     """Of the program for one mask."""
-    lane = (make_params(), make_mask(), ())
-    prepared = evaluation.prepare(linear, lane, make_windows(), STARTS, 8)
+    prepared = evaluation.prepare(make_forecaster(make_mask()), make_windows(), STARTS, 8)
     return workers.program_bytes(prepared.program)
 
 
@@ -162,8 +169,7 @@ def test_in_double_precision():
         windows = make_windows()
         wide = Windows(jnp.float64(windows.values), jnp.float64(windows.marks), L, 2, P)
         params = jax.tree.map(jnp.float64, make_params())
-        found = pruning.stack(masks())
-        got = evaluate_many(linear, params, (), wide, STARTS, masks=found)
+        got = evaluate_many(Forecaster(linear, params, ()), pruning.stack(masks()), wide, STARTS)
     assert_same(got, one_by_one(masks()))
 
 
@@ -183,7 +189,7 @@ def test_a_chunk_of_none_is_refused(chunk):
 
 def test_one_mask_that_is_not_stacked_is_refused():
     with pytest.raises(ValueError, match="must agree on the number of lanes"):
-        evaluate_many(linear, make_params(), (), make_windows(), STARTS, masks=make_mask())
+        evaluate_many(make_forecaster(), make_mask(), make_windows(), STARTS)
 
 
 def test_masks_of_another_model_are_refused():

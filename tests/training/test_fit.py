@@ -3,6 +3,7 @@
 Two toys: the linear forecaster, and a single weight whose way through training is known by hand.
 """
 
+import dataclasses
 import io
 import math
 import sys
@@ -12,18 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_toy import STARTS, counting, linear, make_mask, make_params, make_windows, noisy
+from linear_toy import STARTS, counting, make_forecaster, make_mask, make_windows, noisy
 
 from tsjax import pruning
-from tsjax.training import FitConfig, Windows, evaluate, fit, restore
+from tsjax.training import FitConfig, Forecaster, Windows, evaluate, fit, restore
 
 TRAIN, VAL = STARTS[:40], STARTS[43:]
 QUICK = FitConfig(epochs=2, batch_size=8, learning_rate=1e-2)
 
 
-def fit_linear(config=QUICK, forward=linear, params=None, **options):
-    params = make_params() if params is None else params
-    return fit(forward, params, (), make_windows(), TRAIN, VAL, config, **options)
+def fit_linear(config=QUICK, forecaster=None, **options):
+    forecaster = make_forecaster() if forecaster is None else forecaster
+    return fit(forecaster, make_windows(), TRAIN, VAL, config, **options)
 
 
 def series(train, val):
@@ -43,8 +44,12 @@ def fit_constant(start, train, val, forward=constant, state=(), **config):
     """Eight windows in batches of four: two steps an epoch, each close to the learning rate."""
     windows, train_starts, val_starts = series([train] * 8, [val] * 4)
     settings = FitConfig(**{"batch_size": 4, "learning_rate": 0.1, "lr_decay": 1.0, **config})
-    params = {"w": jnp.float32(start)}
-    return fit(forward, params, state, windows, train_starts, val_starts, settings)
+    forecaster = Forecaster(forward, {"w": jnp.float32(start)}, state)
+    return fit(forecaster, windows, train_starts, val_starts, settings)
+
+
+def weight(fitted):
+    return float(fitted.forecaster.params["w"])
 
 
 # Which weights are returned, and when training ends.
@@ -59,8 +64,8 @@ def test_the_best_epoch_is_returned_and_not_the_last():
     assert 1 < fitted.best_epoch < 8
     assert fitted.ended == "all 8 epochs done"
     until_then = fit_constant(-0.5, train=100.0, val=0.0, epochs=fitted.best_epoch)
-    chex.assert_trees_all_equal(fitted.params, until_then.params)
-    np.testing.assert_allclose(float(fitted.params["w"]) ** 2, min(errors), rtol=1e-6)
+    chex.assert_trees_all_equal(fitted.forecaster, until_then.forecaster)
+    np.testing.assert_allclose(weight(fitted) ** 2, min(errors), rtol=1e-6)
 
 
 def test_the_state_returned_is_the_best_epochs():
@@ -68,7 +73,7 @@ def test_the_state_returned_is_the_best_epochs():
         return constant(params, state, *inputs)[0], {"steps": state["steps"] + 1}
 
     fitted = fit_constant(-0.5, 100.0, 0.0, stateful, {"steps": jnp.int32(0)}, epochs=8, patience=8)
-    assert fitted.state["steps"] == 2 * fitted.best_epoch < 16
+    assert fitted.forecaster.state["steps"] == 2 * fitted.best_epoch < 16
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -95,7 +100,7 @@ def test_a_better_epoch_renews_the_patience():
 
 def test_epochs_record_what_evaluate_says():
     fitted = fit_linear(FitConfig(epochs=1, batch_size=8))
-    metrics = evaluate(linear, fitted.params, (), make_windows(), VAL, batch_size=8)
+    metrics = evaluate(fitted.forecaster, make_windows(), VAL, batch_size=8)
     (epoch,) = fitted.epochs
     assert (epoch.val_mse, epoch.val_mae) == (metrics.mse, metrics.mae)
     assert epoch.seconds > 0
@@ -125,7 +130,7 @@ def test_the_rate_decays_by_the_epoch(schedule, rates):
     fitted = fit_constant(0.0, 1e4, 1e4, epochs=4, **schedule)
     np.testing.assert_allclose([epoch.learning_rate for epoch in fitted.epochs], rates, rtol=1e-6)
     assert fitted.best_epoch == 4
-    np.testing.assert_allclose(fitted.params["w"], 2 * sum(rates), rtol=1e-3)
+    np.testing.assert_allclose(weight(fitted), 2 * sum(rates), rtol=1e-3)
 
 
 def test_a_rate_that_halves_every_second_epoch_down_to_a_32nd():
@@ -156,11 +161,11 @@ def order_of(n, **config):
     state = {"at": jnp.int32(0), "seen": jnp.full(4 * n, -1.0)}
     starts = np.arange(n)
     settings = FitConfig(epochs=2, lr_decay=1.0, **config)
-    params = {"w": jnp.float32(-100.0)}
-    fitted = fit(ordered, params, state, windows, starts, starts[-2:] + 2, settings)
+    forecaster = Forecaster(ordered, {"w": jnp.float32(-100.0)}, state)
+    fitted = fit(forecaster, windows, starts, starts[-2:] + 2, settings)
     assert fitted.best_epoch == 2
-    seen = np.asarray(fitted.state["seen"])
-    return seen[: int(fitted.state["at"])].astype(int).tolist()
+    state = fitted.forecaster.state
+    return np.asarray(state["seen"])[: int(state["at"])].astype(int).tolist()
 
 
 def test_with_every_batch_each_epoch_sees_each_window_once_in_a_new_order():
@@ -191,7 +196,7 @@ def test_fewer_windows_than_a_batch_train_as_one(drop_last):
 def test_no_window_is_an_error_before_anything_is_traced(train, val):
     forward, traces = counting()
     with pytest.raises(ValueError, match="no window"):
-        fit(forward, make_params(), (), make_windows(), train, val, QUICK)
+        fit(make_forecaster(forward=forward), make_windows(), train, val, QUICK)
     assert traces == []
 
 
@@ -199,32 +204,59 @@ def test_no_window_is_an_error_before_anything_is_traced(train, val):
 
 
 def test_pruned_weights_come_back_exactly_zero():
-    fitted = fit_linear(mask=make_mask())
-    chex.assert_trees_all_equal(fitted.params, pruning.apply(fitted.params, make_mask()))
-    assert np.all(fitted.params["kernel"][make_mask()["kernel"]] != 0)
+    params = fit_linear(forecaster=make_forecaster(make_mask())).forecaster.params
+    chex.assert_trees_all_equal(params, pruning.apply(params, make_mask()))
+    assert np.all(params["kernel"][make_mask()["kernel"]] != 0)
+
+
+def test_what_pruned_nothing_has_no_mask():
+    assert fit_linear().forecaster.mask is None
+    held = fit_linear(forecaster=make_forecaster(make_mask())).forecaster
+    chex.assert_trees_all_equal(held.mask, make_mask())
+    found = fit_linear(algorithm=pruning.static_sparse(0.5)).forecaster
+    assert pruning.density(found.mask, "kernel") == 0.5
+
+
+def test_holding_a_mask_as_an_algorithm_is_holding_the_forecasters():
+    held = fit_linear(forecaster=make_forecaster(make_mask()))
+    by_algorithm = fit_linear(algorithm=pruning.Hold(make_mask()))
+    chex.assert_trees_all_equal(by_algorithm.forecaster, held.forecaster)
+
+
+def test_a_mask_and_an_algorithm_are_refused():
+    with pytest.raises(ValueError, match="pass a forecaster without a mask, or no algorithm"):
+        fit_linear(forecaster=make_forecaster(make_mask()), algorithm=pruning.Hold(make_mask()))
+
+
+def test_a_mask_of_another_shape_is_refused():
+    other = {"kernel": make_mask()["kernel"].T, "bias": make_mask()["bias"]}
+    with pytest.raises(ValueError, match=r"kernel: mask has shape \(3, 6\), params \(6, 3\)"):
+        fit_linear(forecaster=make_forecaster(other))
 
 
 def test_training_beats_the_start():
-    before = evaluate(linear, make_params(), (), make_windows(), VAL)
+    before = evaluate(make_forecaster(), make_windows(), VAL)
     fitted = fit_linear(FitConfig(epochs=6, batch_size=8, learning_rate=3e-2))
     assert fitted.epochs[fitted.best_epoch - 1].val_mse < 0.5 * before.mse
     assert fitted.epochs[-1].train_mse < 0.5 * fitted.epochs[0].train_mse
 
 
 def test_one_seed_decides_bit_by_bit():
-    fits = [fit_linear(FitConfig(2, 8, 1e-2, seed=seed), noisy) for seed in (5, 5, 6)]
-    chex.assert_trees_all_equal(fits[0].params, fits[1].params)
+    forecaster = make_forecaster(forward=noisy)
+    fits = [fit_linear(FitConfig(2, 8, 1e-2, seed=seed), forecaster) for seed in (5, 5, 6)]
+    first, again, other = (fitted.forecaster for fitted in fits)
+    chex.assert_trees_all_equal(first, again)
     assert [e.val_mse for e in fits[0].epochs] == [e.val_mse for e in fits[1].epochs]
-    assert np.any(fits[0].params["kernel"] != fits[2].params["kernel"])
+    assert np.any(first.params["kernel"] != other.params["kernel"])
 
 
 def test_fine_tuning_does_not_compile_again():
     forward, traces = counting()
-    dense = fit_linear(forward=forward)
+    dense = fit_linear(forecaster=make_forecaster(forward=forward)).forecaster
     assert sorted(traces) == [False, True]
     for density in (0.5, 0.2):
         mask = pruning.select(pruning.magnitude(dense.params), density)
-        fit_linear(FitConfig(2, 8, 1e-2), forward, dense.params, mask=mask)
+        fit_linear(FitConfig(2, 8, 1e-2), dataclasses.replace(dense, mask=mask))
     assert sorted(traces) == [False, True]
 
 
@@ -235,7 +267,7 @@ def test_a_first_epoch_that_is_not_finite_is_an_error():
     windows = make_windows()
     broken = Windows(windows.values.at[:5].set(jnp.nan), windows.marks, 6, 2, 3)
     with pytest.raises(FloatingPointError, match="finite") as error:
-        fit(linear, make_params(), (), broken, TRAIN, VAL, QUICK, label="fine-tune")
+        fit(make_forecaster(), broken, TRAIN, VAL, QUICK, label="fine-tune")
     assert str(error.value) == (
         "fine-tune: the error was not finite in epoch 1, and no epoch gave a finite validation "
         "error; try a learning rate below 0.01"
@@ -259,7 +291,7 @@ def test_a_loss_that_turns_bad_later_ends_training_and_keeps_the_best():
     fitted = fit_constant(0.0, 100.0, 100.0, breaking, {"steps": jnp.int32(0)}, epochs=5)
     assert fitted.ended == "the error was not finite in epoch 2"
     assert (fitted.best_epoch, len(fitted.epochs)) == (1, 1)
-    np.testing.assert_allclose(fitted.params["w"], 0.2, rtol=1e-3)
+    np.testing.assert_allclose(weight(fitted), 0.2, rtol=1e-3)
 
 
 # What is written and what is said.
@@ -273,12 +305,13 @@ def test_the_checkpoint_is_the_best_epoch_bit_by_bit(tmp_path):
     params = {"w": jnp.float32(-0.5), "unused": jnp.ones(3)}
     mask = {"w": jnp.asarray(True), "unused": jnp.asarray([True, False, True])}
     fitted = fit(
-        stateful, params, {"steps": jnp.int32(0)}, windows, train, val,
+        Forecaster(stateful, params, {"steps": jnp.int32(0)}, mask), windows, train, val,
         FitConfig(epochs=8, batch_size=4, learning_rate=0.1, lr_decay=1.0),
-        mask=mask, checkpoint=tmp_path / "best",
+        checkpoint=tmp_path / "best",
     )  # fmt: skip
     assert 1 < fitted.best_epoch < len(fitted.epochs), "neither the first nor the last is best"
-    want = {"params": fitted.params, "state": fitted.state, "mask": mask}
+    best = fitted.forecaster
+    want = {"params": best.params, "state": best.state, "mask": mask}
     got = restore(tmp_path / "best", jax.eval_shape(lambda: want))
     chex.assert_trees_all_equal(got, want)
     chex.assert_trees_all_equal_dtypes(got, want)

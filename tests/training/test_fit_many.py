@@ -8,10 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_toy import STARTS, counting, linear, make_mask, make_params, make_windows, noisy
+from linear_toy import (
+    STARTS,
+    counting,
+    linear,
+    make_forecaster,
+    make_mask,
+    make_windows,
+    noisy,
+)
 
 from tsjax import pruning
-from tsjax.training import FitConfig, Lane, Windows, fit, fit_many, loop, restore, workers
+from tsjax.training import (
+    FitConfig,
+    Forecaster,
+    Lane,
+    Windows,
+    fit,
+    fit_many,
+    restore,
+    workers,
+)
+from tsjax.training import lanes as module
 
 TRAIN, VAL = STARTS[:40], STARTS[43:]
 QUICK = FitConfig(epochs=3, batch_size=8, learning_rate=1e-2)
@@ -20,29 +38,26 @@ QUICK = FitConfig(epochs=3, batch_size=8, learning_rate=1e-2)
 WAYS = [None, 2]
 
 
-def five():
+def five(forward=noisy):
     """Lanes that differ in weights, mask and seed."""
     none = jax.tree.map(jnp.zeros_like, make_mask())
     masks = [None, make_mask(), make_mask(), none, None]
     seeds = [None, 3, 4, None, 5]
     return [
-        Lane(make_params(i % 2), (), mask, seed, label=f"lane {i}")
+        Lane(make_forecaster(mask, i % 2, forward), seed, label=f"lane {i}")
         for i, (mask, seed) in enumerate(zip(masks, seeds, strict=True))
     ]
 
 
-def fit_five(lanes, config=QUICK, forward=noisy, **options):
-    return fit_many(forward, lanes, make_windows(), TRAIN, VAL, config, **options)
+def fit_five(lanes, config=QUICK, **options):
+    return fit_many(lanes, make_windows(), TRAIN, VAL, config, **options)
 
 
-def alone(lane, config=QUICK, forward=noisy, windows=None, starts=(TRAIN, VAL), **options):
+def alone(lane, config=QUICK, windows=None, starts=(TRAIN, VAL), **options):
     if lane.seed is not None:
         config = dataclasses.replace(config, seed=lane.seed)
     windows = make_windows() if windows is None else windows
-    return fit(
-        forward, lane.params, lane.state, windows, *starts, config,
-        mask=lane.mask, label=lane.label, **options,
-    )  # fmt: skip
+    return fit(lane.forecaster, windows, *starts, config, label=lane.label, **options)
 
 
 def assert_same(got, expected):
@@ -51,6 +66,7 @@ def assert_same(got, expected):
     for one, other in zip(got.epochs, expected.epochs, strict=True):
         numbers = [dataclasses.astuple(epoch)[:-1] for epoch in (one, other)]
         np.testing.assert_allclose(*numbers, rtol=1e-5)
+    got, expected = got.forecaster, expected.forecaster
     chex.assert_trees_all_close(got.params, expected.params, rtol=1e-5, atol=1e-7)
     chex.assert_trees_all_equal(got.mask, expected.mask)
     chex.assert_trees_all_close(got.state, expected.state)
@@ -71,22 +87,25 @@ def test_each_lane_is_fitted_as_it_is_alone(chunk, drop_last):
 def test_side_by_side_is_alone_bit_by_bit():
     for lane, got in zip(five(), fit_five(five()), strict=True):
         expected = alone(lane)
-        chex.assert_trees_all_equal(got.params, expected.params)
+        chex.assert_trees_all_equal(got.forecaster, expected.forecaster)
         assert [e.val_mse for e in got.epochs] == [e.val_mse for e in expected.epochs]
 
 
 @pytest.mark.parametrize("chunk", WAYS)
 def test_lanes_of_one_seed_see_the_same_batches_and_noise(chunk):
-    lanes = [Lane(make_params(), ()) for _ in range(3)]
-    first, *others = fit_five(lanes, chunk=chunk)
+    first, *others = fit_five([Lane(make_forecaster(forward=noisy))] * 3, chunk=chunk)
     for other in others:
-        chex.assert_trees_all_equal(other.params, first.params)
+        chex.assert_trees_all_equal(other.forecaster, first.forecaster)
 
 
 @pytest.mark.parametrize("chunk", WAYS)
 def test_pruned_weights_come_back_exactly_zero(chunk):
-    for fitted in fit_five(five(), chunk=chunk):
-        chex.assert_trees_all_equal(fitted.params, pruning.apply(fitted.params, fitted.mask))
+    for lane, fitted in zip(five(), fit_five(five(), chunk=chunk), strict=True):
+        params, mask = fitted.forecaster.params, lane.forecaster.mask
+        if mask is None:
+            assert fitted.forecaster.mask is None
+        else:
+            chex.assert_trees_all_equal(params, pruning.apply(params, mask))
 
 
 def test_no_lanes_are_fitted_to_nothing():
@@ -109,9 +128,11 @@ def walk(begins, chunk=None, forward=constant, **config):
     starts = np.arange(8), np.arange(9, 17)
     config = FitConfig(**{"batch_size": 4, "learning_rate": 0.1, "lr_decay": 1.0, **config})
     state = {"steps": jnp.int32(0)}
-    lanes = [Lane({"w": jnp.float32(w)}, state, label=f"from {w}") for w in begins]
-    fits = fit_many(forward, lanes, windows, *starts, config, chunk=chunk)
-    return fits, [lambda lane=lane: alone(lane, config, forward, windows, starts) for lane in lanes]
+    lanes = [
+        Lane(Forecaster(forward, {"w": jnp.float32(w)}, state), label=f"from {w}") for w in begins
+    ]
+    fits = fit_many(lanes, windows, *starts, config, chunk=chunk)
+    return fits, [lambda lane=lane: alone(lane, config, windows, starts) for lane in lanes]
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
@@ -123,7 +144,7 @@ def test_a_lane_that_has_ended_keeps_its_best_whatever_the_others_do(chunk):
     assert [len(fitted.epochs) for fitted in fits] == [2, 3, 6, 6]
     assert fits[0].ended == "no better validation error in 1 epochs"
     assert fits[2].ended == "all 6 epochs done"
-    assert [int(fitted.state["steps"]) for fitted in fits] == [2, 4, 12, 10]
+    assert [int(fitted.forecaster.state["steps"]) for fitted in fits] == [2, 4, 12, 10]
 
 
 def test_training_ends_with_the_last_lane():
@@ -175,7 +196,9 @@ def test_each_lane_has_a_checkpoint_of_its_own(chunk, tmp_path):
         for lane, folder in zip(five(), folders, strict=True)
     ]
     for fitted, folder in zip(fit_five(lanes, chunk=chunk), folders, strict=True):
-        want = {"params": fitted.params, "state": fitted.state, "mask": fitted.mask}
+        found = fitted.forecaster
+        mask = pruning.ones(found.params) if found.mask is None else found.mask
+        want = {"params": found.params, "state": found.state, "mask": mask}
         got = restore(folder, jax.eval_shape(lambda want=want: want))
         chex.assert_trees_all_equal(got, want)
     assert sorted(tmp_path.iterdir()) == folders
@@ -215,30 +238,30 @@ def test_bars_on_request_and_else_silence(chunk, capsys):
 @pytest.mark.parametrize("chunk", WAYS)
 def test_other_masks_and_seeds_do_not_compile_again(chunk):
     forward, traces = counting(noisy)
-    fit_five(five(), forward=forward, chunk=chunk)
+    fit_five(five(forward), chunk=chunk)
     first = list(traces)
     assert sorted(first) == [False, True], "one program to train, one to validate"
-    turned = [dataclasses.replace(lane, seed=9) for lane in five()[::-1]]
-    fit_five([*turned, turned[0]], forward=forward, chunk=chunk)
+    turned = [dataclasses.replace(lane, seed=9) for lane in five(forward)[::-1]]
+    fit_five([*turned, turned[0]], chunk=chunk)
     assert traces == first
 
 
 def test_fit_and_fit_many_share_their_programs():
     forward, traces = counting(noisy)
-    alone(five()[1], forward=forward)
-    fit_five(five(), forward=forward)
+    alone(five(forward)[1])
+    fit_five(five(forward))
     assert sorted(traces) == [False, True]
 
 
 def spy(monkeypatch, name):
-    """Keeps a function of `loop`, and returns the list of its calls' last arguments."""
-    seen, function = [], getattr(loop, name)
+    """Keeps a function of the module, and returns the list of its calls' last arguments."""
+    seen, function = [], getattr(module, name)
 
     def spied(*args):
         seen.append(args[-1])
         return function(*args)
 
-    monkeypatch.setattr(loop, name, spied)
+    monkeypatch.setattr(module, name, spied)
     return seen
 
 
@@ -285,7 +308,7 @@ def test_settings_of_this_thread_hold_in_the_others():
         return linear(*args, key=key)
 
     with jax.default_matmul_precision("bfloat16"):
-        fit_five(five(), forward=asking)
+        fit_five(five(asking))
     assert set(seen) == {"bfloat16"}
 
 
@@ -293,25 +316,30 @@ def test_in_double_precision():
     with jax.enable_x64(True):
         narrow = make_windows()
         windows = Windows(jnp.float64(narrow.values), jnp.float64(narrow.marks), 6, 2, 3)
-        lanes = [
-            dataclasses.replace(lane, params=jax.tree.map(jnp.float64, lane.params))
-            for lane in five()
-        ]
-        fits = fit_many(linear, lanes, windows, TRAIN, VAL, QUICK)
-        for lane, got in zip(lanes, fits, strict=True):
-            assert got.params["kernel"].dtype == np.float64
-            chex.assert_trees_all_equal(
-                got.params, alone(lane, forward=linear, windows=windows).params
-            )
+        wide = []
+        for lane in five(linear):
+            params = jax.tree.map(jnp.float64, lane.forecaster.params)
+            forecaster = dataclasses.replace(lane.forecaster, params=params)
+            wide.append(dataclasses.replace(lane, forecaster=forecaster))
+        fits = fit_many(wide, windows, TRAIN, VAL, QUICK)
+        for lane, got in zip(wide, fits, strict=True):
+            assert got.forecaster.params["kernel"].dtype == np.float64
+            expected = alone(lane, windows=windows)
+            chex.assert_trees_all_equal(got.forecaster, expected.forecaster)
 
 
 # Bad input.
 
 
 def test_lanes_that_are_not_alike_are_refused():
-    other = {"kernel": jnp.zeros((3, 3)), "bias": jnp.zeros(3)}
+    other = Forecaster(noisy, {"kernel": jnp.zeros((3, 3)), "bias": jnp.zeros(3)}, ())
     with pytest.raises(ValueError, match=r"params/kernel: lane 1 has shape \(3, 3\), lane 0 \(6"):
-        fit_five([five()[0], Lane(other, ())])
+        fit_five([five()[0], Lane(other)])
+
+
+def test_lanes_of_another_function_are_refused():
+    with pytest.raises(ValueError, match=r"the forward of lane 0, <function noisy .* lane 2 is"):
+        fit_five([*five()[:2], five(linear)[2]])
 
 
 def test_a_chunk_of_none_is_refused():
@@ -322,4 +350,4 @@ def test_a_chunk_of_none_is_refused():
 @pytest.mark.parametrize(("train", "val"), [(TRAIN[:0], VAL), (TRAIN, VAL[:0])])
 def test_no_window_is_an_error(train, val):
     with pytest.raises(ValueError, match=r"lane 0: there is no window to (train|validate) on"):
-        fit_many(linear, five(), make_windows(), train, val, QUICK)
+        fit_many(five(), make_windows(), train, val, QUICK)

@@ -65,3 +65,17 @@ def test_lengths_are_static_and_arrays_are_not():
 def test_lengths_that_make_no_window_are_refused():
     with pytest.raises(ValueError, match="0 <= label_len <= seq_len, got 4, 2 and 5"):
         Windows(jnp.zeros((9, 1)), jnp.zeros((9, 1)), seq_len=4, label_len=5, pred_len=2)
+
+
+def test_starts_are_checked_on_the_host():
+    windows = Windows(jnp.asarray(VALUES), jnp.asarray(MARKS), 6, 3, 4)
+    rows = windows.check([0, 10, 3])
+    assert rows.dtype == np.int32
+    assert rows.tolist() == [0, 10, 3]
+    assert windows.check([]).tolist() == []
+    with pytest.raises(ValueError, match=r"^mine: 1 of 2 windows .* at 11: .* rows 0 to 10$"):
+        windows.check([10, 11], "mine")
+    with pytest.raises(ValueError, match=r"got bool of shape \(20,\)"):
+        windows.check(VALUES[:, 0] > 3)
+    with pytest.raises(ValueError, match=r"20 rows, seq_len 18 and pred_len 4, there is no window"):
+        Windows(windows.values, windows.marks, 18, 3, 4).check([0])

@@ -1,13 +1,10 @@
 """The models that are timed, dense and cut."""
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from tsjax import models, pruning, structure
-
-PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +12,17 @@ class Contender:
     """A model to time.
 
     Attributes:
-      model: its name.
       variant: how it was cut.
-      config: its configuration.
-      params: its weights.
-      state: its other variables.
+      forecaster: the model, with the sizes that this has left.
     """
 
-    model: str
     variant: str
-    config: models.ForecastConfig
-    params: PyTree
-    state: PyTree
+    forecaster: models.Forecaster
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return models.name_of(self.forecaster.config)
 
 
 def variant_of(name: str) -> tuple[str, float]:
@@ -49,12 +45,11 @@ def variant_of(name: str) -> tuple[str, float]:
 
 
 def make_contender(
-    model: str, config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
+    config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
 ) -> Contender:
     """A model with fresh weights, cut as the variant's name says.
 
     Args:
-      model: the model.
       config: its dense configuration.
       name: ``dense``; ``structured-SHARE``, narrower, uniformly, to a share of the FLOPs; or
         ``compacted-DENSITY``, pruned to a density by global magnitude, and rid of the units that
@@ -66,19 +61,14 @@ def make_contender(
       ValueError: for another name, or a target out of reach.
     """
     kind, share = variant_of(name)
-    params, state = models.init(models.create(model, config), jax.random.key(seed))
-    if kind == "dense":
-        return Contender(model, name, config, params, state)
-    variables, inputs = {"params": params, **state}, models.input_shapes(config, 2)
-    forward = models.sized_forward(config)
+    forecaster, inputs = models.create(config, jax.random.key(seed)), models.input_shapes(config, 2)
     if kind == "structured":
-        groups = structure.find_groups(forward, variables, *inputs)
+        groups = structure.find_groups(models.forecast, forecaster, *inputs)
         target = structure.Flops(share)
-        plan = structure.plan(groups, variables, target=target, round_to=round_to)
-        small = structure.slice(variables, plan)
-    else:
-        mask = pruning.ones(variables)
-        mask["params"] = pruning.select(pruning.magnitude(params), share)
-        small, _ = structure.compact(forward, variables, mask, *inputs)
-    state = {collection: tree for collection, tree in small.items() if collection != "params"}
-    return Contender(model, name, models.config_from_params(config, small), small["params"], state)
+        plan = structure.plan(groups, forecaster, target=target, round_to=round_to)
+        forecaster = structure.slice(forecaster, plan)
+    elif kind == "compacted":
+        mask = pruning.select(pruning.magnitude(forecaster.params), share)
+        kept = dataclasses.replace(forecaster.kept(), params=mask)
+        forecaster, _ = structure.compact(models.forecast, forecaster, kept, *inputs)
+    return Contender(name, forecaster)

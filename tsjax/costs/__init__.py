@@ -3,7 +3,7 @@
 from tsjax.costs.counting import Count, count
 from tsjax.costs.devices import device_description, free_bytes
 from tsjax.costs.energy import energy_counter, measure_energy
-from tsjax.costs.programs import Program, compile_ahead
+from tsjax.costs.programs import Program, compile_ahead, operations
 from tsjax.costs.roofline import BOUNDS, PRECISIONS, Peaks, Place, measure_peaks, place
 from tsjax.costs.timing import (
     Timing,
@@ -32,6 +32,7 @@ __all__ = [
     "measure_energy",
     "measure_in_turns",
     "measure_peaks",
+    "operations",
     "place",
     "sample",
     "sample_in_turns",

@@ -42,9 +42,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsjax import trees
+from tsjax import pruning, trees
 from tsjax.interop import files
-from tsjax.pruning import masks, packing
+from tsjax.pruning import packing
 from tsjax.wording import listing, one_of
 
 PyTree = Any
@@ -173,7 +173,7 @@ def encoded(params: PyTree, mask: PyTree, model: Any = None) -> bytes:
     """The bytes of the file, the same for the same arguments; ``model`` joins its metadata."""
     from safetensors.numpy import save
 
-    masks.check(mask, params)
+    pruning.check(mask, params)
     leaves = packing.describe(params)
     _check_writable(leaves)
     compressed = packing.compress(trees.by_path(params), trees.by_path(mask))

@@ -6,15 +6,29 @@
 
 These three functions are pure. They work on any tree of params, eagerly or inside a jitted step.
 ``docs/masks.md`` is the guide to them and to the rest of the package.
+
+Two modules are for code that goes on from there: ``packing`` describes and checks what ``compress``
+writes, and ``stacking`` makes lanes of trees and takes them apart.
 """
 
+from tsjax.pruning import packing, stacking
 from tsjax.pruning.algorithms import Algorithm, SparseState
 from tsjax.pruning.allocation import erk, uniform, wsap
 from tsjax.pruning.choice import Where, all_kernels, complex_pairs, kernels
 from tsjax.pruning.gradients import GradientMoments, gradient_moments
 from tsjax.pruning.gradual import Prune, gradual
+from tsjax.pruning.hold import Hold
 from tsjax.pruning.input_norms import input_squares
-from tsjax.pruning.masks import apply, count, density, intersect, ones, straight_through, summary
+from tsjax.pruning.masks import (
+    apply,
+    check,
+    count,
+    density,
+    intersect,
+    ones,
+    straight_through,
+    summary,
+)
 from tsjax.pruning.optimiser import KeepPrunedState, keep_pruned
 from tsjax.pruning.packing import compress, decompress, pack, unpack
 from tsjax.pruning.pals import PALS, pals
@@ -39,6 +53,7 @@ __all__ = [
     "Algorithm",
     "Blocks",
     "GradientMoments",
+    "Hold",
     "KeepPrunedState",
     "NofM",
     "Prune",
@@ -49,6 +64,7 @@ __all__ = [
     "Within",
     "all_kernels",
     "apply",
+    "check",
     "complex_pairs",
     "compress",
     "cosine",
@@ -71,6 +87,7 @@ __all__ = [
     "one_shot",
     "ones",
     "pack",
+    "packing",
     "pals",
     "periodic",
     "random",
@@ -81,6 +98,7 @@ __all__ = [
     "snip",
     "sparse_evolution",
     "stack",
+    "stacking",
     "static_sparse",
     "straight_through",
     "summary",

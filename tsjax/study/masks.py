@@ -95,16 +95,14 @@ def pruner(task: Task, trained: Trained, settings: PruneSettings) -> Pruner:
     batches = calibration(task, settings.calibration_batches)
     where = prunable(task, settings.exempt, prune_complex=settings.prune_complex)
     scores = CRITERIA[settings.criterion](task, trained, batches, where)
-    return Pruner(scores, trained.params, settings, where)
+    return Pruner(scores, trained.forecaster.params, settings, where)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned model, with its mask and its record."""
+    """A fine-tuned model, which holds its mask, and its record."""
 
-    params: PyTree
-    state: PyTree
-    mask: PyTree
+    forecaster: training.Forecaster
     record: records.FineTuning
 
 
@@ -175,16 +173,13 @@ def _fine_tune(
     masks = {density: pruner.mask(density) for density in checkpoints}
     lanes = [
         training.Lane(
-            trained.params,
-            trained.state,
-            mask,
+            dataclasses.replace(trained.forecaster, mask=mask),
             checkpoint=checkpoints[density],
             label=f"fine-tune at {density:.3g}",
         )
         for density, mask in masks.items()
     ]
     fits = training.fit_many(
-        task.forward,
         lanes,
         task.windows,
         task.starts("train"),
@@ -199,8 +194,9 @@ def _fine_tune(
 
 
 def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
-    error = task.test(fitted.params, fitted.state, mask=fitted.mask)
-    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), fitted.params, fitted.mask)
+    tuned = fitted.forecaster
+    error = task.test(tuned)
+    revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), tuned.params, tuned.mask)
     record = records.FineTuning(
         rung,
         error.mse,
@@ -208,7 +204,7 @@ def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
         sum(int(n) for n in jax.tree.leaves(revived)),
         records.Training(fitted.epochs, fitted.best_epoch, fitted.ended),
     )
-    return Tuned(fitted.params, fitted.state, fitted.mask, record)
+    return Tuned(tuned, record)
 
 
 def _rungs(
@@ -218,12 +214,10 @@ def _rungs(
     if not masks:
         return ()
     errors = training.evaluate_many(
-        task.forward,
-        trained.params,
-        trained.state,
+        trained.forecaster,
+        pruning.stack(list(masks.values())),
         task.windows,
         task.starts("test"),
-        masks=pruning.stack(list(masks.values())),
         batch_size=task.settings.batch_size,
         drop_last=task.settings.drop_last_test,
     )

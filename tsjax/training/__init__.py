@@ -1,5 +1,6 @@
 """Training and evaluation of any forecaster that is a pure function of its params."""
 
+from tsjax.forecaster import Forecaster
 from tsjax.training.checkpoints import restore, restore_sparse, save, save_sparse
 from tsjax.training.evaluation import (
     Metrics,
@@ -9,7 +10,9 @@ from tsjax.training.evaluation import (
     repeat_last,
     seasonal_naive,
 )
-from tsjax.training.loop import Epoch, FitConfig, Fitted, Lane, fit, fit_many, steps_per_epoch
+from tsjax.training.lanes import Lane, fit_many
+from tsjax.training.loop import Epoch, Fitted, fit
+from tsjax.training.schedule import FitConfig, steps_per_epoch
 from tsjax.training.steps import TrainState, eval_step, init_state, predict_step, train_step
 from tsjax.training.windows import Batch, Windows
 
@@ -18,6 +21,7 @@ __all__ = [
     "Epoch",
     "FitConfig",
     "Fitted",
+    "Forecaster",
     "Lane",
     "Metrics",
     "TrainState",

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tsjax import trees
-from tsjax.pruning import masks, packing
+from tsjax import pruning, trees
+from tsjax.pruning import packing
 
 PyTree = Any
 
@@ -99,7 +99,7 @@ def save_sparse(path: str | os.PathLike[str], params: PyTree, mask: PyTree) -> N
     compressed = packing.compress(params, mask)
     about = {"version": _SPARSE_VERSION, "leaves": packing.describe(params)}
     # The count is for whoever looks, and because orbax reads back no tree without arrays.
-    kept = np.asarray(sum(count for count, _ in masks.summary(mask).values()))
+    kept = np.asarray(sum(count for count, _ in pruning.summary(mask).values()))
     _write(Path(path), {"params": compressed, "kept": kept}, {_SPARSE: about})
 
 

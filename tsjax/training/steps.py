@@ -1,15 +1,17 @@
 """The train and eval steps: pure, jitted, with the mask inside.
 
-``forward(params, state, *inputs, key=None)`` is any pure function that returns ``(forecast, new
-state)``; with a key it runs in train mode. The mask is applied here, once, in front of it, and held
-in the optimiser: pruned weights and their moments stay exactly zero, and new mask values never
-compile again. With an algorithm of :mod:`tsjax.pruning` the mask changes on the way.
+``forward`` is any function as :data:`tsjax.forecaster.Forward` describes it. The mask is applied
+here, once, in front of it, and an algorithm of :mod:`tsjax.pruning` says what becomes of it after
+each step; :class:`tsjax.pruning.Hold` leaves it as it is. Held weights and their moments stay
+exactly zero, and new mask values never compile again.
+
+Each step raises ValueError when it is traced with a function whose forecast has another shape than
+the target. The starts of its windows are traced too, so that it cannot check them: that is what
+:meth:`tsjax.training.Windows.check` is for.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,11 @@ import optax
 from jax import Array
 
 from tsjax import pruning
-from tsjax.training.windows import Windows
+from tsjax.forecaster import Forecaster, Forward
+from tsjax.training.windows import Batch, Windows
+from tsjax.trees import PyTree
 
-PyTree = Any
-Forward = Callable[..., tuple[Array, PyTree]]
+_HOLD = pruning.Hold()
 
 
 @functools.partial(
@@ -64,7 +67,7 @@ def init_state(
     Args:
       params: the weights.
       state: the model's other variables.
-      mask: which weights are kept, an algorithm's first one where there is an algorithm.
+      mask: which weights are kept, as the algorithm's first state says.
       tx: the optimiser.
       key: random key.
       memory: of the algorithm's first state.
@@ -79,12 +82,22 @@ def algorithm_key(key: Array) -> Array:
     return jax.random.split(key)[1]
 
 
+def with_mask(forecaster: Forecaster) -> Forecaster:
+    """The forecaster with a mask in any case: all programs take one, so that another is no other.
+
+    Where it has none, the mask keeps all weights.
+    """
+    if forecaster.mask is not None:
+        return forecaster
+    return dataclasses.replace(forecaster, mask=pruning.ones(forecaster.params))
+
+
 @functools.partial(jax.jit, static_argnames=("forward", "tx"))
 def train_step(
     train: TrainState,
     windows: Windows,
     starts: Array,
-    algorithm: pruning.Algorithm | None = None,
+    algorithm: pruning.Algorithm = _HOLD,
     val_mse: Array | None = None,
     *,
     forward: Forward,
@@ -96,7 +109,7 @@ def train_step(
       train: the state before the step.
       windows: the series.
       starts: first rows of the batch's windows, int32 [B].
-      algorithm: changes the mask after the step; by default it stays.
+      algorithm: says what becomes of the mask after the step; by default it stays.
       val_mse: validation error, for an algorithm that needs it.
       forward: the model.
       tx: the optimiser.
@@ -108,23 +121,22 @@ def train_step(
     key = jax.random.fold_in(train.key, train.step)
 
     def loss_fn(masked: PyTree) -> tuple[Array, PyTree]:
-        forecast, state = forward(masked, train.state, *batch.inputs, key=key)
+        forecast, state = _forecast(forward, masked, train.state, batch, key)
         return jnp.mean(jnp.square(forecast - batch.target)), state
 
     # Gradients at the masked weights, also of pruned ones: algorithms grow by them.
     masked = pruning.apply(train.params, train.mask)
     (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(masked)
-    held = train.mask if algorithm is None else algorithm.held(train.mask)
     updates, opt_state = pruning.keep_pruned(tx).update(
-        grads, train.opt_state, train.params, mask=held
+        grads, train.opt_state, train.params, mask=algorithm.held(train.mask)
     )
     params = optax.apply_updates(train.params, updates)
-    mask, memory = train.mask, train.memory
-    if algorithm is not None:
-        sparse = pruning.SparseState(mask, train.step, algorithm_key(train.key), memory)
-        params, sparse = algorithm.update(params, sparse, grads, val_mse, before=train.params)
-        mask, memory = sparse.mask, sparse.memory
-    return TrainState(train.step + 1, params, mask, state, opt_state, train.key, memory), loss
+    sparse = pruning.SparseState(train.mask, train.step, algorithm_key(train.key), train.memory)
+    params, sparse = algorithm.update(params, sparse, grads, val_mse, before=train.params)
+    return dataclasses.replace(
+        train, step=sparse.step, params=params, mask=sparse.mask, state=state,
+        opt_state=opt_state, memory=sparse.memory,
+    ), loss  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnames=("forward", "tx"))
@@ -132,6 +144,7 @@ def train_steps(
     train: TrainState,
     windows: Windows,
     starts: Array,
+    algorithm: pruning.Algorithm = _HOLD,
     *,
     forward: Forward,
     tx: optax.GradientTransformation,
@@ -142,6 +155,7 @@ def train_steps(
       train: the lanes' states, see :func:`tsjax.pruning.stack`: leaves ``[R, ...]``.
       windows: the series, the same for all.
       starts: first rows of each lane's batch, int32 [R, B].
+      algorithm: the lanes' algorithms, stacked as the states are.
       forward: the model.
       tx: the optimiser.
 
@@ -149,7 +163,7 @@ def train_steps(
       The states after the step, and the losses before it, [R].
     """
     step = functools.partial(train_step, forward=forward, tx=tx)
-    return jax.vmap(step, in_axes=(0, None, 0))(train, windows, starts)
+    return jax.vmap(step, in_axes=(0, None, 0, 0))(train, windows, starts, algorithm)
 
 
 @functools.partial(jax.jit, static_argnames=("forward",))
@@ -163,8 +177,8 @@ def predict_step(
     forward: Forward,
 ) -> Array:
     """Forecasts of the windows that begin at ``starts`` [B]: [B, pred_len, C], evaluation mode."""
-    forecast, _ = forward(pruning.apply(params, mask), state, *windows.gather(starts).inputs)
-    return forecast
+    batch = windows.gather(starts)
+    return _forecast(forward, pruning.apply(params, mask), state, batch)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("forward",))
@@ -207,8 +221,22 @@ def error_sums(
 ) -> Array:
     """`eval_step` of weights that are masked already, for use inside a jitted function."""
     batch = windows.gather(starts)
-    forecast, _ = forward(params, state, *batch.inputs)
+    forecast, _ = _forecast(forward, params, state, batch)
     error = forecast - batch.target
     squared = jnp.mean(jnp.square(error), axis=(1, 2))
     absolute = jnp.mean(jnp.abs(error), axis=(1, 2))
     return jnp.stack([jnp.sum(weights * squared), jnp.sum(weights * absolute)])
+
+
+def _forecast(
+    forward: Forward, params: PyTree, state: PyTree, batch: Batch, key: Array | None = None
+) -> tuple[Array, PyTree]:
+    """What ``forward`` returns for a batch, once its forecast is known to be like the target."""
+    forecast, state = forward(params, state, *batch.inputs, key=key)
+    if jnp.shape(forecast) != batch.target.shape:
+        raise ValueError(
+            f"the forecast has shape {jnp.shape(forecast)}, and the target "
+            f"{batch.target.shape}: forward must return [B, pred_len, C], a value for each "
+            "window, step and channel"
+        )
+    return forecast, state

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -71,8 +72,41 @@ class Windows:
         lengths = (dataset.seq_len, dataset.label_len, dataset.pred_len)
         return cls(jnp.asarray(dataset.values), jnp.asarray(dataset.marks), *lengths)
 
+    def check(self, starts: Any, name: str = "starts") -> np.ndarray:
+        """The starts as int32 rows [N], once each is known to begin a window of the series.
+
+        Args:
+          starts: first rows of windows, whole numbers [N] on the host.
+          name: what the message calls them.
+
+        Raises:
+          ValueError: if they are no whole numbers in one axis, or if a window does not lie within
+            the series.
+        """
+        rows = np.asarray(starts)
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise ValueError(
+                f"{name} must be whole numbers [N], the first rows of windows; "
+                f"got {rows.dtype} of shape {rows.shape}"
+            )
+        last = len(self.values) - self.seq_len - self.pred_len
+        (outside,) = np.nonzero((rows < 0) | (rows > last))
+        if len(outside):
+            raise ValueError(
+                f"{name}: {len(outside)} of {len(rows)} windows do not lie within the series, the "
+                f"first of them at {rows[outside[0]]}: with {len(self.values)} rows, seq_len "
+                f"{self.seq_len} and pred_len {self.pred_len}, "
+                + (f"windows begin at rows 0 to {last}" if last >= 0 else "there is no window")
+            )
+        return rows.astype(np.int32)
+
     def gather(self, starts: Array) -> Batch:
-        """The windows whose look-backs begin at rows ``starts`` [B]; works inside jit."""
+        """The windows whose look-backs begin at rows ``starts`` [B]; works inside jit.
+
+        There the starts are traced and cannot be checked: for a window that does not lie within the
+        series, JAX reads other rows in place of those that are missing. :meth:`check` checks starts
+        on the host.
+        """
         encoder = starts[:, None] + jnp.arange(self.seq_len)[None]
         decoder_start = self.seq_len - self.label_len
         decoder = starts[:, None] + jnp.arange(decoder_start, self.seq_len + self.pred_len)[None]
