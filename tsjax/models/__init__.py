@@ -11,10 +11,10 @@ from tsjax.models.base import PRESETS, ForecastConfig
 from tsjax.models.crossformer import Crossformer
 from tsjax.models.crossformer_config import CrossformerConfig
 from tsjax.models.fedformer import FEDformer, FEDformerConfig
-from tsjax.models.formulas import product_flops
 from tsjax.models.functions import create, forward
 from tsjax.models.informer import Informer, InformerConfig
 from tsjax.models.layers import sinusoids
+from tsjax.models.published import Published
 from tsjax.models.registry import (
     MODELS,
     Model,
@@ -23,8 +23,10 @@ from tsjax.models.registry import (
     input_shapes,
     module,
     name_of,
+    product_flops,
 )
 from tsjax.models.sizes import config_from_params
+from tsjax.models.torch_layouts import Layout
 from tsjax.models.transformer import Transformer, TransformerConfig
 
 __all__ = [
@@ -40,7 +42,9 @@ __all__ = [
     "Forecaster",
     "Informer",
     "InformerConfig",
+    "Layout",
     "Model",
+    "Published",
     "Transformer",
     "TransformerConfig",
     "config",
