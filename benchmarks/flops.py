@@ -44,16 +44,10 @@ def kind_of(primitive: str) -> str:
 KINDS = ("products", "element by element", "sums", "functions", "FFT")
 
 
-def traced(name: str, config: models.ForecastConfig) -> tuple[Any, tuple[Any, ...]]:
-    """The forward pass of one window, and the shapes of its arguments."""
-    model = models.create(name, config)
-    params, state = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
-    forward = models.forward(model)
-
-    def forecast(params: Any, state: Any, *inputs: Any) -> Any:
-        return forward(params, state, *inputs)[0]
-
-    return forecast, (params, state, *models.input_shapes(config, batch=1))
+def traced(config: models.ForecastConfig) -> tuple[Any, ...]:
+    """The shapes of a model and of one window, which ``models.forecast`` takes."""
+    forecaster = jax.eval_shape(lambda: models.create(config, jax.random.key(0)))
+    return forecaster, *models.input_shapes(config, batch=1)
 
 
 def main(argv: list[str]) -> None:
@@ -70,15 +64,15 @@ def main(argv: list[str]) -> None:
         total, stepped = sum(closed.values()), sum(step.values())
         print(f"| total | {total:,} | {stepped:,} ({stepped / total:.3f}) |")
 
-        fn, args = traced(name, config)
-        count = costs.count(fn, *args)
+        args = traced(config)
+        count = costs.count(models.forecast, *args)
         kinds = dict.fromkeys(KINDS, 0)
         for primitive, flops in count.by_primitive.items():
             kinds[kind_of(primitive)] += flops
         cells = " | ".join(f"{100 * kinds[kind] / count.flops:.3f} %" for kind in KINDS)
         shares.append(f"| {label} | {count.flops:,} | {cells} | {count.comparisons:,} |")
         if XLA.value:
-            analysis = jax.jit(fn).lower(*args).compile().cost_analysis()
+            analysis = jax.jit(models.forecast).lower(*args).compile().cost_analysis()
             xla, rest = int(analysis["flops"]), count.flops - kinds["products"]
             row = (total, kinds["products"], xla, xla - total, rest, analysis["transcendentals"])
             estimates.append(f"| {label} | " + " | ".join(f"{int(n):,}" for n in row) + " |")

@@ -1,6 +1,7 @@
 """Runs what a guide in ``docs/`` shows.
 
-Each section goes on from the guide's first one, and in a section each block from its first.
+Each section goes on from the guide's base, which goes on from its first block. In a section each
+block goes on from the section's first.
 """
 
 import functools
@@ -11,9 +12,12 @@ from conftest import ROOT
 
 
 class Guide:
-    """The sections of a guide, and its Python blocks by ``(section, number)``."""
+    """The sections of a guide, and its Python blocks by ``(section, number)``.
 
-    def __init__(self, path):
+    The base is a block, by default the guide's first one.
+    """
+
+    def __init__(self, path, base=None):
         self.path = path
         text = (ROOT / path).read_text()
         # A single # may begin a comment in a block; only the title has one.
@@ -27,6 +31,7 @@ class Guide:
             for i, block in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
         }
         self.start = next(iter(self.blocks))
+        self.base = base or self.start
         self.before, self.after = map(functools.cache, (self._before, self._after))
 
     def rows(self, title, first_column):
@@ -49,10 +54,12 @@ class Guide:
 
     def _before(self, block):
         """The names that a block finds."""
+        first = (block[0], 0)
         if block == self.start:
             return {}
-        first = (block[0], 0)
-        return self.after(self.start) if block == first else self.after(first)
+        if block != first:
+            return self.after(first)
+        return self.after(self.start if block == self.base else self.base)
 
     def _after(self, block):
         """The names that there are once a block has run."""

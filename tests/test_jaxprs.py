@@ -30,46 +30,52 @@ def body(x, w):
     return jnp.tanh(x @ w)
 
 
-def with_own_derivative(define):
-    fn = define(body)
-    rules = {
-        jax.custom_jvp: lambda: fn.defjvp(lambda primals, tangents: (body(*primals), tangents[0])),
-        jax.custom_vjp: lambda: fn.defvjp(
-            lambda *args: (body(*args), args), lambda args, _: tuple(map(jnp.zeros_like, args))
-        ),
-        custom_vmap: lambda: fn.def_vmap(lambda *_: None),
-    }
-    rules[define]()
-    return fn
+def custom_jvp(fn):
+    made = jax.custom_jvp(fn)
+    made.defjvp(lambda primals, tangents: (fn(*primals), tangents[0]))
+    return made
 
 
-def bound(primitive):
-    """The body as the program of a primitive that no function of JAX's makes."""
+def custom_vjp(fn):
+    made = jax.custom_vjp(fn)
+    made.defvjp(lambda *args: (fn(*args), args), lambda args, _: tuple(map(jnp.zeros_like, args)))
+    return made
 
-    def call(x, w):
-        program = jax.make_jaxpr(body)(x, w)
+
+def with_vmap_rule(fn):
+    made = custom_vmap(fn)
+    made.def_vmap(lambda size, _, *args: (jax.vmap(fn)(*args), True))
+    return made
+
+
+def bound(primitive, fn):
+    """A function that is the program of a primitive which no function of JAX's makes."""
+
+    def call(*args):
+        program = jax.make_jaxpr(fn)(*args)
         inner = program.jaxpr if primitive is primitives.call_p else program
-        return primitive.bind(x, w, **primitive.get_bind_params({"call_jaxpr": inner}))[0]
+        return primitive.bind(*args, **primitive.get_bind_params({"call_jaxpr": inner}))[0]
 
     return call
 
 
+# {name of the primitive: makes a function that is its program}
 CALLERS = {
-    "jit": jax.jit(body),
-    "remat2": jax.checkpoint(body),
-    "composite": lax.composite(body, "tests.body"),
-    "call": bound(primitives.call_p),
-    "closed_call": bound(primitives.closed_call_p),
-    "custom_jvp_call": with_own_derivative(jax.custom_jvp),
-    "custom_vjp_call": with_own_derivative(jax.custom_vjp),
-    "custom_vmap_call": with_own_derivative(custom_vmap),
+    "jit": jax.jit,
+    "remat2": jax.checkpoint,
+    "composite": functools.partial(lax.composite, name="tests.body"),
+    "call": functools.partial(bound, primitives.call_p),
+    "closed_call": functools.partial(bound, primitives.closed_call_p),
+    "custom_jvp_call": custom_jvp,
+    "custom_vjp_call": custom_vjp,
+    "custom_vmap_call": with_vmap_rule,
 }
 calls = pytest.mark.parametrize("name", CALLERS)
 
 
 def model(name, params, x):
     """A network whose hidden layer is in an equation of this name."""
-    return CALLERS[name](x, params["up"]) @ params["down"]
+    return CALLERS[name](body)(x, params["up"]) @ params["down"]
 
 
 def plain(params, x):
@@ -82,7 +88,7 @@ def test_the_table_has_these_calls():
 
 @calls
 def test_each_call_holds_its_program(name):
-    program = jax.make_jaxpr(CALLERS[name])(X, PARAMS["up"])
+    program = jax.make_jaxpr(CALLERS[name](body))(X, PARAMS["up"])
     (eqn,) = program.eqns
     assert eqn.primitive.name == name
     (inner,) = jaxprs.bodies(eqn)
@@ -101,7 +107,8 @@ def test_costs_count_what_is_called(name):
     closed_over = jax.make_jaxpr(lambda down: fn({"up": PARAMS["up"], "down": down}, X))
     assert constant_flops(closed_over(PARAMS["down"])) == 2 * 5 * 3 * 6 + 5 * 6
     # Within a call, too.
-    inside = jax.make_jaxpr(lambda x: CALLERS[name](x, PARAMS["up"] * 2))
+    inner = CALLERS[name](lambda x, w: x @ jnp.tanh(w))
+    inside = jax.make_jaxpr(lambda x: inner(x, PARAMS["up"]))
     assert constant_flops(inside(X)) == 3 * 6
 
 

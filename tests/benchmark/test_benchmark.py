@@ -83,7 +83,7 @@ def test_xla_runs_what_is_counted(task):
         # Three batches take turns.
         np.testing.assert_array_equal(results[0], results[3])
         assert not np.array_equal(results[0], results[1])
-        forward = models.forward(models.create("transformer", config))
+        forward = models.forward(config)
         expected = forward(contender.params, contender.state, *map(jnp.asarray, batches[1][:4]))[0]
         np.testing.assert_allclose(results[0], expected, rtol=0, atol=1e-5)
     else:

@@ -1,5 +1,6 @@
 """Every model equals the published one: outputs and gradients of every reference case."""
 
+import dataclasses
 import functools
 
 import jax
@@ -41,32 +42,30 @@ def run(forward, *, train):
 
 
 def parts(case: Case):
-    """Forward function, params, other variables and inputs of a case, in the precision enabled.
+    """Forward function, model and inputs of a case, in the precision enabled.
 
     With ``train`` the function has no rng stream for keys, and so uses the recorded draws.
     """
-    config = case.config()
-    variables = from_torch(case)
-    params = variables.pop("params")
-    model = models.create(case.model, config)
+    made = from_torch(case)
+    module = models.module(case.config())
 
     def forward(params, state, *inputs, train):
         rngs = {"dropout": jax.random.key(0)}
-        return model.apply(
+        return module.apply(
             {"params": params, **state}, *inputs, train=train, rngs=rngs, mutable=list(state)
         )
 
     inputs = [jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS]
-    return forward, params, variables, inputs
+    return forward, made, inputs
 
 
 def from_torch(case: Case):
-    """A case's variables, with the draws that the reference made."""
+    """A case's model, with the draws that the reference made."""
     modes = case.group("rand") or None if case.model == "fedformer" else None
-    variables = interop.from_torch(case.model, case.config(), case.group("param"), modes=modes)
+    made = interop.from_torch(case.config(), case.group("param"), modes=modes)
     draws = sorted(case.group("rand").items())
     if case.model == "informer":
-        config, buffers = case.config(), variables["buffers"]
+        config, buffers = case.config(), made.state["buffers"]
         for i in range(config.e_layers):
             buffers[f"encoder_sampling_{i}"]["index"] = jnp.asarray(draws.pop(0)[1])
         for i in range(config.d_layers):
@@ -75,7 +74,7 @@ def from_torch(case: Case):
                 assert buffers[f"{kind}_sampling_{i}"]["index"].shape == index.shape
                 buffers[f"{kind}_sampling_{i}"]["index"] = index
         assert not draws
-    return variables
+    return made
 
 
 @pytest.fixture(params=["float64", "float32"])
@@ -86,26 +85,26 @@ def dtype(request):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_forecast_equals_the_reference(case, dtype):
-    forward, params, state, inputs = parts(case)
-    got, _ = run(forward, train=False)(params, state, *inputs)
+    forward, made, inputs = parts(case)
+    got, _ = run(forward, train=False)(made.params, made.state, *inputs)
     assert got.dtype == dtype
     assert_close(got, case.arrays["out/float64"], FORWARD[dtype], 0.0, "forecast")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_train_mode_forecast_equals_the_reference(case, dtype):
-    forward, params, state, inputs = parts(case)
+    forward, made, inputs = parts(case)
     assert case.meta["config"]["dropout"] == 0
-    got, new = run(forward, train=True)(params, state, *inputs)
+    got, new = run(forward, train=True)(made.params, made.state, *inputs)
     assert_close(got, case.arrays["out_train/float64"], FORWARD[dtype], 0.0, "forecast")
-    after = interop.to_torch(case.model, case.config(), {"params": params, **state, **new})
+    after = interop.to_torch(dataclasses.replace(made, state={**made.state, **new}))
     for name, buffer in case.group("bn_after").items():
         assert_close(after[name], buffer, FORWARD[dtype], 0.0, name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_gradients_equal_the_reference(case, dtype):
-    forward, params, state, inputs = parts(case)
+    forward, made, inputs = parts(case)
     target = jnp.asarray(case.arrays["in/target"])
 
     stored = case.group("grad_in")  # None for marks that are look-up indices.
@@ -115,13 +114,13 @@ def test_gradients_equal_the_reference(case, dtype):
     def gradients(params, floats):
         def loss(params, floats):
             chosen = [floats.get(name, x) for name, x in zip(INPUTS, inputs, strict=True)]
-            forecast, _ = forward(params, state, *chosen, train=True)
+            forecast, _ = forward(params, made.state, *chosen, train=True)
             return jnp.mean(jnp.square(forecast - target))
 
         return jax.grad(loss, argnums=(0, 1))(params, floats)
 
-    of_params, of_inputs = gradients(params, floats)
-    got = interop.to_torch(case.model, case.config(), {"params": of_params, **state})
+    of_params, of_inputs = gradients(made.params, floats)
+    got = interop.to_torch(dataclasses.replace(made, params=of_params))
     want = case.group("grad")
     assert set(want) <= set(got)
     for name, gradient in want.items():
@@ -133,10 +132,13 @@ def test_gradients_equal_the_reference(case, dtype):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_weights_survive_the_way_there_and_back(case, dtype):
     stored = case.group("param")
-    variables = from_torch(case)
-    back = interop.to_torch(case.model, case.config(), variables)
+    made = from_torch(case)
+    back = interop.to_torch(made)
     assert set(back) == set(stored)
-    leaves = {path.split("/", 1)[1]: leaf for path, leaf in trees.by_path(variables).items()}
+    leaves = {
+        path.split("/", 1)[1]: leaf
+        for path, leaf in trees.by_path({**made.state, "params": made.params}).items()
+    }
     names = NAMES[case.model](case.config()).items()
     tables = {key: len(leaves[path]) for path, (key, _) in names if leaves[path].ndim == 2}
     for name, array in back.items():
@@ -150,4 +152,4 @@ def test_weights_survive_the_way_there_and_back(case, dtype):
             assert np.max(np.abs(array - stored[name])) <= used * 2.0**-23
             continue
         np.testing.assert_array_equal(array, stored[name], err_msg=name)
-    assert trees.size(variables["params"]) == case.meta["n_params"]
+    assert trees.size(made.params) == case.meta["n_params"]

@@ -1,5 +1,6 @@
 """Models in one file: what is read is what was written, and wrong files are refused."""
 
+import dataclasses
 import functools
 import json
 import struct
@@ -7,8 +8,10 @@ import struct
 import jax
 import numpy as np
 import pytest
+from forecasters import drawn, shapes
 
 from tsjax import interop, models, pruning, structure
+from tsjax.interop import sparse
 
 SIZES = {
     "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 24, "label_len": 12, "pred_len": 12,
@@ -16,27 +19,19 @@ SIZES = {
 }  # fmt: skip
 
 
-def drawn(like):
-    """Leaves like these, drawn without compiling anything."""
-    rng = np.random.default_rng(0)
-    if np.issubdtype(like.dtype, np.integer):
-        return np.arange(like.size, dtype=like.dtype).reshape(like.shape)
-    return rng.normal(size=like.shape).astype(like.dtype)
-
-
-def pruned(name, share=0.5):
+@functools.cache
+def dense(name):
+    """A model and its groups."""
     config = models.config(name, **SIZES)
-    model = models.create(name, config)
-    params, state = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
-    params, state = jax.tree.map(drawn, (params, state))
-    variables = {"params": params, **state}
-    inputs = models.input_shapes(config, 2)
-    groups = structure.find_groups(models.sized_forward(config), variables, *inputs)
-    plan = structure.plan(groups, variables, target=structure.Params(share), scope="global")
-    small = structure.slice(variables, plan)
-    config = models.config_from_params(config, small)
-    params = small.pop("params")
-    return config, params, small
+    return drawn(config), structure.find_groups(
+        models.forecast, shapes(config), *models.input_shapes(config, 2)
+    )
+
+
+def sliced(name, share=0.5):
+    forecaster, groups = dense(name)
+    plan = structure.plan(groups, forecaster, target=structure.Params(share), scope="global")
+    return structure.slice(forecaster, plan)
 
 
 def assert_equal(a, b):
@@ -45,45 +40,76 @@ def assert_equal(a, b):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_a_pruned_model_comes_back_whole(name, tmp_path):
-    config, params, state = pruned(name)
-    mask = pruning.select(pruning.magnitude(params), density=0.5)
+def test_a_sliced_and_masked_model_comes_back_whole(name, tmp_path):
+    small = sliced(name)
+    mask = pruning.select(pruning.magnitude(small.params), density=0.5)
     path = tmp_path / "model.safetensors"
-    interop.write_model(path, name, config, params, state, mask)
+    interop.write_model(path, dataclasses.replace(small, mask=mask))
     found = interop.read_model(path)
-    assert (found.name, found.config) == (name, config)
-    assert_equal(found.params, pruning.apply(params, mask))
-    assert_equal(found.state, state)
+    assert found.config == small.config
+    assert found.config != dense(name)[0].config
+    assert found.forward is models.forward(small.config)
+    assert_equal(found.params, pruning.apply(small.params, mask))
+    assert_equal(found.state, small.state)
     assert_equal(found.mask, mask)
-    # It is an ordinary model: it runs, and can be cut again.
-    variables = {"params": found.params, **found.state}
-    forward, inputs = models.sized_forward(found.config), models.input_shapes(found.config, 2)
-    groups = structure.find_groups(forward, variables, *inputs)
-    plan = structure.plan(groups, variables, target=structure.Params(0.8))
-    smaller = structure.slice(variables, plan)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize("name", ["transformer", "fedformer"])
+def test_what_was_read_is_an_ordinary_model(name, tmp_path):
+    """It runs, can be cut again, and is then written and read once more."""
+    path = tmp_path / "model.safetensors"
+    interop.write_model(path, sliced(name))
+    found = interop.read_model(path)
+    inputs = models.input_shapes(found.config, 2)
+    groups = structure.find_groups(models.forecast, found, *inputs)
+    plan = structure.plan(groups, found, target=structure.Params(0.8))
+    smaller = structure.slice(found, plan)
     assert plan.got == pytest.approx(0.8, abs=0.05)
-    assert jax.eval_shape(forward, smaller, *inputs).shape == (2, 12, 3)
+    assert jax.eval_shape(models.forecast, smaller, *inputs).shape == (2, 12, 3)
+    interop.write_model(path, smaller)
+    assert interop.read_model(path).config == smaller.config
 
 
 def test_without_a_mask_all_weights_are_kept(tmp_path):
-    config, params, state = pruned("transformer")
+    forecaster, _ = dense("transformer")
     path = tmp_path / "model.safetensors"
-    interop.write_model(path, "transformer", config, params, state)
-    found = interop.read_model(path)
-    assert_equal(found.params, params)
-    assert all(jax.tree.leaves(jax.tree.map(np.all, found.mask)))
+    interop.write_model(path, forecaster)
+    assert_equal(interop.read_model(path), forecaster)
+    everything = jax.tree.map(lambda w: np.ones(w.shape, bool), forecaster.params)
+    interop.write_model(path, dataclasses.replace(forecaster, mask=everything))
+    assert_equal(interop.read_model(path), forecaster)
 
 
-def test_weights_of_another_configuration_are_refused(tmp_path):
-    config, params, state = pruned("transformer")
+def test_a_file_as_it_has_always_been_is_read(tmp_path):
+    """Its leaves are ``params/...`` and ``buffers/...``, and its model has a name and fields."""
+    small = sliced("fedformer")
+    mask = pruning.select(pruning.magnitude(small.params), density=0.5)
+    variables = {"params": small.params, "buffers": small.state["buffers"]}
+    keep = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), variables) | {"params": mask}
+    model = {"name": "fedformer", "config": dataclasses.asdict(small.config)}
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    old.write_bytes(sparse.encoded(variables, keep, model))
+    found = interop.read_model(old)
+    assert found.config == small.config
+    assert_equal(found.params, pruning.apply(small.params, mask))
+    assert_equal((found.state, found.mask), (small.state, mask))
+    interop.write_model(new, found)
+    assert new.read_bytes() == old.read_bytes()
+
+
+def test_what_is_no_whole_model_is_not_written(tmp_path):
+    forecaster, _ = dense("transformer")
     path = tmp_path / "model.safetensors"
-    dense = models.config("transformer", **SIZES)
-    with pytest.raises(ValueError, match=r"d_model is 16, .* would fit"):
-        interop.write_model(path, "transformer", dense, params, state)
-    with pytest.raises(ValueError, match="transformer needs a TransformerConfig"):
-        interop.write_model(path, "transformer", models.config("informer", **SIZES), params, state)
+    other = dataclasses.replace(
+        forecaster, forward=models.forward(models.config("informer", **SIZES))
+    )
+    with pytest.raises(ValueError, match="does not match the model of a InformerConfig"):
+        interop.write_model(path, other)
     with pytest.raises(ValueError, match="mask"):
-        interop.write_model(path, "transformer", config, params, state, {"params": params})
+        interop.write_model(path, dataclasses.replace(forecaster, mask=forecaster.params))
+    with pytest.raises(AttributeError, match="is no model's function"):
+        interop.write_model(path, dataclasses.replace(forecaster, forward=lambda *_, key=None: _))
     assert not path.exists()
 
 
@@ -108,24 +134,23 @@ def changed(path, change):
 
 
 def test_a_changed_configuration_is_noticed(tmp_path):
-    config, params, state = pruned("transformer")
     path = tmp_path / "model.safetensors"
-    interop.write_model(path, "transformer", config, params, state)
+    interop.write_model(path, dense("transformer")[0])
     changed(path, lambda model: model["config"].update(dropout=0.5))
     with pytest.raises(ValueError, match="its checksum is"):
         interop.read_model(path)
 
 
 def test_models_of_other_versions_are_refused(tmp_path, monkeypatch):
-    config, params, state = pruned("transformer")
     path = tmp_path / "model.safetensors"
-    monkeypatch.setattr(interop.sparse, "_checksum", lambda *_: "00000000")
+    monkeypatch.setattr(sparse, "_checksum", lambda *_: "00000000")
     for change, message in (
         ({"name": "performer"}, "model is 'performer'"),
         ({"config": {"kernel": 3}}, "no field 'kernel'"),
         ({"config": None}, "holds a model that cannot be made"),
+        ({"config": dataclasses.asdict(sliced("transformer").config)}, "are not those of its conf"),
     ):
-        interop.write_model(path, "transformer", config, params, state)
+        interop.write_model(path, dense("transformer")[0])
         changed(path, lambda model, change=change: model.update(change))
         with pytest.raises(ValueError, match=message):
             interop.read_model(path)

@@ -1,5 +1,6 @@
 """Every model computes what its PyTorch counterpart did: the reference cases in tests/reference."""
 
+import dataclasses
 import functools
 
 import jax
@@ -45,19 +46,19 @@ def assert_close(got, want, name, absolute=0.0):
 
 
 @functools.cache
-def variables_of(case):
-    """A case's params and other variables, with what its PyTorch counterpart drew."""
+def forecaster_of(case):
+    """A case's model, with what its PyTorch counterpart drew."""
     draws = case.group("rand")
     modes = draws if draws and case.model == "fedformer" else None
-    variables = interop.from_torch(case.model, case.config(), case.group("param"), modes=modes)
+    forecaster = interop.from_torch(case.config(), case.group("param"), modes=modes)
     if case.model == "informer":
         for name, index in draws.items():
             stack, _, layer, kind, _ = name.split(".")
             kind = {"attention": stack}.get(kind, kind.removesuffix("_attention"))
-            drawn = variables["buffers"][f"{kind}_sampling_{layer}"]
+            drawn = forecaster.state["buffers"][f"{kind}_sampling_{layer}"]
             assert drawn["index"].shape == index.shape
             drawn["index"] = jnp.asarray(index)
-    return variables.pop("params"), variables
+    return forecaster
 
 
 def inputs_of(case):
@@ -66,17 +67,15 @@ def inputs_of(case):
 
 @every_case
 def test_forecast_equals_the_reference(case):
-    params, state = variables_of(case)
-    forward = jax.jit(models.forward(models.create(case.model, case.config())))
-    got, _ = forward(params, state, *inputs_of(case))
+    got = jax.jit(models.forecast)(forecaster_of(case), *inputs_of(case))
     assert got.dtype == "float64"
     assert_close(got, case.arrays["out/float64"], "forecast")
 
 
 @some_cases
 def test_a_training_step_equals_the_reference(case):
-    params, state = variables_of(case)
-    model = models.create(case.model, case.config())
+    forecaster, model = forecaster_of(case), models.module(case.config())
+    params, state = forecaster.params, forecaster.state
     inputs = dict(zip(INPUTS, inputs_of(case), strict=True))
     of_inputs = case.group("grad_in")
 
@@ -98,12 +97,12 @@ def test_a_training_step_equals_the_reference(case):
     (loss, (forecast, new)), gradients = step(params, {name: inputs[name] for name in of_inputs})
     assert_close(forecast, case.arrays["out_train/float64"], "forecast")
     assert_close(loss, case.arrays["loss_train/float64"], "loss")
-    after = interop.to_torch(case.model, case.config(), {"params": params, **state, **new})
+    after = interop.to_torch(dataclasses.replace(forecaster, state={**state, **new}))
     for name, buffer in case.group("bn_after").items():
         assert_close(after[name], buffer, name)
     for name, want in of_inputs.items():
         assert_close(gradients[1][name], want, name, ABSOLUTE)
-    got = interop.to_torch(case.model, case.config(), {"params": gradients[0], **state})
+    got = interop.to_torch(dataclasses.replace(forecaster, params=gradients[0]))
     want = case.group("grad")
     assert set(want) <= set(got)
     for name, gradient in want.items():
@@ -112,9 +111,8 @@ def test_a_training_step_equals_the_reference(case):
 
 @every_case
 def test_weights_survive_the_way_there_and_back(case):
-    params, state = variables_of(case)
     stored = case.group("param")
-    back = interop.to_torch(case.model, case.config(), {"params": params, **state})
+    back = interop.to_torch(forecaster_of(case))
     assert set(back) == set(stored)
     for name, array in stored.items():
         if name.endswith(".pe"):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import golden_dir
+from forecasters import shapes
 from golden import Case
 
 from tsjax import interop, models, trees
@@ -23,9 +24,8 @@ def small(preset="corrected", **sizes):
 
 
 @functools.cache
-def variables(config):
-    model = models.create("fedformer", config)
-    params, state = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+def made(config):
+    """A model with random leaves, its frequencies too."""
     rng = np.random.default_rng(0)
 
     def filled(path, leaf):
@@ -35,11 +35,11 @@ def variables(config):
             return np.sort(rng.permutation(6)[: leaf.size]).astype(np.int32)
         return rng.normal(size=leaf.shape).astype(np.float32)
 
-    return trees.map_with_path(filled, {"params": params, **state})
+    return trees.map_with_path(filled, shapes(config))
 
 
 def modes_of(config):
-    blocks = variables(config)["buffers"]
+    blocks = made(config).state["buffers"]
     return {
         "encoder": blocks["encoder_mixing"]["modes"],
         "decoder": blocks["decoder_mixing"]["modes"],
@@ -70,20 +70,20 @@ def test_drawn_modes_are_the_reference_model_s():
 
 def test_modes_that_are_no_numbers_are_said_to_be_none():
     config = small("tslib")
-    weights = interop.to_torch("fedformer", config, variables(config))
+    weights = interop.to_torch(made(config))
     modes = {**modes_of(config), "encoder": ["a", "b", "c"], "decoder": [[1], [2, 3]]}
     with pytest.raises(ValueError, match=r"modes encoder: .*expected integers") as caught:
-        interop.from_torch("fedformer", config, weights, modes=modes)
+        interop.from_torch(config, weights, modes=modes)
     assert "modes decoder: not a list of numbers" in str(caught.value)
 
 
 def test_a_complex_weight_beside_its_imaginary_part_is_refused():
     config = small("tslib")
-    weights = interop.to_torch("fedformer", config, variables(config))
+    weights = interop.to_torch(made(config))
     key = "encoder.attn_layers.0.attention.inner_correlation.weights1"
     weights[key] = weights[key].astype(np.complex64)
     with pytest.raises(ValueError, match=f"{key}: complex, expected real numbers"):
-        interop.from_torch("fedformer", config, weights, modes=modes_of(config))
+        interop.from_torch(config, weights, modes=modes_of(config))
 
 
 def test_low_modes_are_not_drawn():
@@ -103,10 +103,10 @@ def test_modes_that_are_not_drawn_are_not_made_up():
 @pytest.mark.parametrize("preset", models.PRESETS)
 def test_weights_survive_the_way_there_and_back(preset, version):
     config = small(preset, version=version)
-    stored = interop.to_torch("fedformer", config, variables(config))
+    stored = interop.to_torch(made(config))
     modes = modes_of(config) if version == "fourier" else None
-    back = interop.from_torch("fedformer", config, stored, modes=modes)
-    jax.tree.map(np.testing.assert_array_equal, back, variables(config))
+    back = interop.from_torch(config, stored, modes=modes)
+    jax.tree.map(np.testing.assert_array_equal, back, made(config))
     assert stored["dec_embedding.position_embedding.pe"].shape == (1, 5000, 4)
 
 
@@ -120,8 +120,8 @@ def test_weights_survive_the_way_there_and_back(preset, version):
 )
 def test_modes_come_by_name_or_in_order(modes):
     config = small(modes=(2, 1, 2, 1))
-    stored = interop.to_torch("fedformer", config, variables(config))
-    blocks = interop.from_torch("fedformer", config, stored, modes=modes)["buffers"]
+    stored = interop.to_torch(made(config))
+    blocks = interop.from_torch(config, stored, modes=modes).state["buffers"]
     for (block, name), kept in {
         ("encoder", "modes"): [0, 1],
         ("decoder", "modes"): [2],
@@ -134,23 +134,23 @@ def test_modes_come_by_name_or_in_order(modes):
 
 def refused(config, stored, modes):
     with pytest.raises(ValueError, match="does not fit") as caught:
-        interop.from_torch("fedformer", config, stored, modes=modes)
+        interop.from_torch(config, stored, modes=modes)
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
 def test_random_modes_must_be_given_and_low_ones_need_not():
     config = small()
-    stored = interop.to_torch("fedformer", config, variables(config))
+    stored = interop.to_torch(made(config))
     (problem,) = refused(config, stored, None)
     assert problem.startswith("modes: missing; a state_dict does not have the frequencies")
     assert "interop.drawn_modes(config, seed)" in problem
-    buffers = interop.from_torch("fedformer", small(mode_select="low"), stored)["buffers"]
+    buffers = interop.from_torch(small(mode_select="low"), stored).state["buffers"]
     np.testing.assert_array_equal(buffers["cross_mixing"]["key_modes"], [0, 1, 2])
 
 
 def test_every_fault_of_the_modes_is_listed_beside_those_of_the_weights():
     config = small()
-    stored = interop.to_torch("fedformer", config, variables(config))
+    stored = interop.to_torch(made(config))
     del stored["decoder.projection.bias"]
     modes = {
         "encoder": [0, 1], "decoder": [1, 1, 2], "cross_q": [0, 6, 7], "kv": [0, 1, 2]
@@ -173,33 +173,30 @@ def test_every_fault_of_the_modes_is_listed_beside_those_of_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("name", "config"),
-    [
-        ("transformer", models.config("transformer", enc_in=1, dec_in=1, c_out=1)),
-        ("fedformer", small(version="wavelets")),
-    ],
+    "config",
+    [models.config("transformer", enc_in=1, dec_in=1, c_out=1), small(version="wavelets")],
 )
-def test_models_without_modes_take_none(name, config):
+def test_models_without_modes_take_none(config):
     with pytest.raises(ValueError, match="modes: this model has none, leave them out"):
-        interop.from_torch(name, config, {}, modes={"encoder": [0]})
+        interop.from_torch(config, {}, modes={"encoder": [0]})
 
 
 @pytest.mark.parametrize("version", ["fourier", "wavelets"])
 def test_complex_weights_are_read_as_pairs(version):
     config = small("paper", version=version)
-    stored = interop.to_torch("fedformer", config, variables(config))
+    stored = interop.to_torch(made(config))
     pairs = [key for key in stored if key.endswith("weights1")]
     assert pairs
     for key in pairs:
         stored[key] = stored[key] + 1j * stored.pop(key[:-1] + "2")
     modes = modes_of(config) if version == "fourier" else None
-    back = interop.from_torch("fedformer", config, stored, modes=modes)
-    jax.tree.map(np.testing.assert_array_equal, back, variables(config))
+    back = interop.from_torch(config, stored, modes=modes)
+    jax.tree.map(np.testing.assert_array_equal, back, made(config))
 
 
 def test_shared_weights_must_agree():
     config = small()
-    stored = interop.to_torch("fedformer", config, variables(config))
+    stored = interop.to_torch(made(config))
     key = "encoder.attn_layers.{}.attention.inner_correlation.weights2"
     np.testing.assert_array_equal(stored[key.format(0)], stored[key.format(1)])
     stored[key.format(1)] = stored[key.format(1)] + 1
@@ -210,11 +207,11 @@ def test_shared_weights_must_agree():
 
 def test_a_checkpoint_with_projections_that_nothing_reads_needs_a_config_with_them():
     published = small("tslib", decoder_spectrum="decoder")
-    stored = interop.to_torch("fedformer", published, variables(published))
+    stored = interop.to_torch(made(published))
     problems = refused(small(), stored, modes_of(small()))
     assert "decoder.layers.1.cross_attention.value_projection.bias: not part of this model" in (
         problems
     )
     assert len(problems) == 2 * (2 * 2 + 2 * 2 + 2)
-    ours = set(trees.by_path(variables(published)["params"]))
-    assert len(ours - set(trees.by_path(variables(small())["params"]))) == len(problems)
+    ours = set(trees.by_path(shapes(published).params))
+    assert len(ours - set(trees.by_path(shapes(small()).params))) == len(problems)

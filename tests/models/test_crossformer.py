@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import re
 
 import flax.linen as nn
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
+from forecasters import batch, drawn, shapes
 from golden import Case
 
 from tsjax import interop, models, trees
 from tsjax.models.crossformer import Embedding, SegmentMerging, segments, windows
 from tsjax.models.dropout import Dropout
-from tsjax.models.registry import input_shapes
 
 SMALL = {
     "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 16, "label_len": 5, "pred_len": 8,
@@ -42,40 +41,18 @@ PER_BLOCK = {
 }
 
 
-def build(**sizes):
-    return models.create("crossformer", models.config("crossformer", **{**SMALL, **sizes}))
+def small(**sizes):
+    return models.config("crossformer", **{**SMALL, **sizes})
 
 
-def variables(model):
-    """Params and other variables, all random: no initialisers have to be compiled."""
-    rng = np.random.default_rng(0)
-    params, state = shapes_of(model)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / len(leaf.shape), jnp.float32), params
-    )
-    return params, jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), state
-    )
+forecast = jax.jit(models.forecast)
 
 
-def shapes_of(model):
-    """Shapes and types of the params and of the other variables."""
-    return jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
-
-
-def inputs(config, batch=2):
-    rng = np.random.default_rng(0)
-    shapes = input_shapes(config, batch)
-    return [jnp.asarray(rng.normal(size=s.shape), jnp.float32) for s in shapes]
-
-
-def forecast(model, params, state, *x):
-    return jax.jit(models.forward(model))(params, state, *x)[0]
-
-
-def outcome(model, *x, **kwargs):
+def outcome(config, **kwargs):
     """Shape and type of the forecast, without running anything."""
-    return jax.eval_shape(models.forward(model), *shapes_of(model), *x, **kwargs)[0]
+    return jax.eval_shape(
+        models.forecast, shapes(config), *models.input_shapes(config, 2), **kwargs
+    )
 
 
 def test_presets():
@@ -106,7 +83,7 @@ def test_parameter_counts_of_the_authors_script(lengths, count):
     numbers = map(int, re.findall(r"\d+", lengths))
     sizes = dict(zip(("seq_len", "pred_len", "seg_len"), numbers, strict=True))
     config = models.config("crossformer", "paper", enc_in=7, dec_in=7, c_out=7, **sizes)
-    assert trees.size(shapes_of(models.create("crossformer", config))[0]) == count
+    assert trees.size(shapes(config).params) == count
 
 
 def attention_shapes(name, block, d_queries, d_memory, d_out):
@@ -170,12 +147,12 @@ def per_block_shapes():
 
 
 def test_every_block_has_its_own_sizes():
-    model = build(**PER_BLOCK)
-    params, state = shapes_of(model)
-    found = {path: leaf.shape for path, leaf in trees.by_path(params).items()}
+    config = small(**PER_BLOCK)
+    made = shapes(config)
+    found = {path: leaf.shape for path, leaf in trees.by_path(made.params).items()}
     assert found == dict(per_block_shapes())
-    assert not state
-    assert outcome(model, *input_shapes(model.config, 2)).shape == (2, 8, 3)
+    assert not made.state
+    assert outcome(config).shape == (2, 8, 3)
 
 
 QUERIES = [
@@ -194,14 +171,14 @@ QUERIES = [
 def test_every_block_has_its_own_scale():
     # Queries that are larger by a factor, and logits scaled by less.
     factors = [1.5**i for i in range(len(QUERIES))]
-    scaled = build(attention_scale=tuple(4**-0.5 / factor for factor in factors))
-    params, state = variables(build())
-    by_block = dict(zip(QUERIES, factors, strict=True))
-    larger = trees.map_with_path(lambda p, w: w * by_block.get(p.rsplit("/", 1)[0], 1), params)
-    x = inputs(scaled.config)
-    want = forecast(build(), params, state, *x)
-    np.testing.assert_allclose(forecast(scaled, larger, state, *x), want, rtol=1e-4, atol=1e-5)
-    assert np.max(np.abs(forecast(build(), larger, state, *x) - want)) > 1e-2
+    scaled = small(attention_scale=tuple(4**-0.5 / factor for factor in factors))
+    plain, x = drawn(small()), batch(small())
+    by_block = {f"params/{name}": factor for name, factor in zip(QUERIES, factors, strict=True)}
+    larger = trees.map_with_path(lambda p, w: w * by_block.get(p.rsplit("/", 1)[0], 1), plain)
+    want = forecast(plain, *x)
+    assert np.max(np.abs(forecast(larger, *x) - want)) > 1e-2
+    both = dataclasses.replace(larger, forward=models.forward(scaled))
+    np.testing.assert_allclose(forecast(both, *x), want, rtol=1e-4, atol=1e-5)
 
 
 # Lengths and paddings.
@@ -230,15 +207,15 @@ def test_windows_repeat_the_last_segments(count, size, want):
 
 def test_front_and_end_differ_by_padding_alone():
     # The look-back is a whole number of segments; 7 steps are decoded as 8.
-    params, state = variables(build())
+    plain = drawn(small())
     options = [("front", 8), ("front", 7), ("end", 8), ("end", 7)]
+    configs = [small(padding=padding, pred_len=n) for padding, n in options]
 
     @jax.jit
     def run(*x):
-        built = (build(padding=padding, pred_len=n) for padding, n in options)
-        return [models.forward(model)(params, state, *x)[0] for model in built]
+        return [models.forward(c)(plain.params, plain.state, *x)[0] for c in configs]
 
-    front, first, end, last = run(*inputs(build().config))
+    front, first, end, last = run(*batch(small()))
     np.testing.assert_array_equal(front, end)
     np.testing.assert_array_equal(first, front[:, :7])
     np.testing.assert_array_equal(last, front[:, 1:])
@@ -256,52 +233,51 @@ def test_front_and_end_differ_by_padding_alone():
     ],
 )
 def test_any_lengths(seq_len, pred_len, e_layers, win_size, padding, levels):
-    model = build(
+    config = small(
         seq_len=seq_len, label_len=0, pred_len=pred_len, e_layers=e_layers, win_size=win_size,
         padding=padding,
     )  # fmt: skip
-    assert model.config.level_segments == levels
-    assert outcome(model, *input_shapes(model.config, 2)).shape == (2, pred_len, 3)
+    assert config.level_segments == levels
+    assert outcome(config).shape == (2, pred_len, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sinusoid", [False, True])
 def test_precision_is_kept(sinusoid, dtype):
-    model = build(sinusoid=sinusoid)
-    params, state = shapes_of(model)
-    x = input_shapes(model.config, 2)
-    params, x = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), (params, x))
-    assert jax.eval_shape(models.forward(model), params, state, *x)[0].dtype == dtype
+    config = small(sinusoid=sinusoid)
+    made, x = shapes(config), models.input_shapes(config, 2)
+    params, x = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), (made.params, x))
+    made = dataclasses.replace(made, params=params)
+    assert jax.eval_shape(models.forecast, made, *x).dtype == dtype
 
 
 # What the model computes.
 
 
 def test_channels_may_be_listed_in_any_order():
-    model = build()
-    params, state = variables(model)
-    x, *rest = inputs(model.config)
-    want = forecast(model, params, state, x, *rest)
+    made = drawn(small(), scale=0.6)
+    x, *rest = batch(small())
+    want = forecast(made, x, *rest)
     order = np.array([2, 0, 1])
     moved = trees.map_with_path(
-        lambda path, w: w[:, order] if path.endswith("position") else w, params
+        lambda path, w: w[:, order] if path.endswith("position") else w, made
     )
-    got = forecast(model, moved, state, x[:, :, order], *rest)
+    got = forecast(moved, x[:, :, order], *rest)
     np.testing.assert_allclose(got, want[:, :, order], rtol=1e-4, atol=1e-5)
     # But each of them counts for all.
-    other = forecast(model, params, state, x.at[:, :, 0].multiply(-1), *rest)
+    other = forecast(made, x * np.array([-1, 1, 1], np.float32)[None, None], *rest)
     assert np.all(np.max(np.abs(other - want), (0, 1)) > 1e-3)
 
 
 def test_the_sinusoid_is_added_to_the_learned_positions():
-    plain, model = build(), build(sinusoid=True)
-    params, state = variables(model)
-    params, buffers = params["enc_embedding"], state["buffers"]["enc_embedding"]
+    config = small(sinusoid=True)
+    made = drawn(config)
+    params, buffers = made.params["enc_embedding"], made.state["buffers"]["enc_embedding"]
     table = buffers["segments"]["position"]
     folded = {**params, "position": params["position"] + table[None, None]}
-    x, *_ = inputs(plain.config)
-    got = Embedding(model.config).apply({"params": params, "buffers": buffers}, x)
-    want = Embedding(plain.config).apply({"params": folded}, x)
+    x, *_ = batch(config)
+    got = Embedding(config).apply({"params": params, "buffers": buffers}, x)
+    want = Embedding(small()).apply({"params": folded}, x)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -313,9 +289,8 @@ def test_places_of_dropout():
             places["/".join(context.module.path[:-1])] += 1
         return call(*args, **kwargs)
 
-    model = build(e_layers=2)
     with nn.intercept_methods(count):
-        outcome(model, *input_shapes(model.config, 2), key=jax.random.key(0))
+        outcome(small(e_layers=2), key=jax.random.key(0))
     # Weights of three attentions, and what is added to the stream: time, MLP, receiver, MLP.
     blocks = [f"encoder/level_{i}" for i in range(2)] + [f"decoder/layer_{i}" for i in range(3)]
     want = {f"{block}/two_stage": 7 for block in blocks}
@@ -332,7 +307,7 @@ def test_initial_weights_have_the_moments_of_the_reference():
         "crossformer", enc_in=20, dec_in=20, c_out=20, seq_len=192, d_model=64, d_values=32,
         d_ff=48, e_layers=1,
     )  # fmt: skip
-    params, _ = models.init(models.create("crossformer", config), jax.random.key(0))
+    params = models.create(config, jax.random.key(0)).params
     merging = SegmentMerging(64, 2).init(jax.random.key(0), jnp.zeros((1, 1, 2, 64)))
     leaves = trees.by_path({**params, "merging": merging["params"]})
     level, layer = "encoder/level_0", "decoder/layer_1"
@@ -371,10 +346,9 @@ def test_the_authors_names_differ_in_the_embedding_alone():
     names = {}
     for preset in ("paper", "tslib"):
         config = models.config("crossformer", preset, **{**SMALL, "e_layers": 2})
-        params, state = variables(models.create("crossformer", config))
-        there = {"params": params, **state}
-        names[preset] = interop.to_torch("crossformer", config, there)
-        back = interop.from_torch("crossformer", config, names[preset])
+        there = drawn(config)
+        names[preset] = interop.to_torch(there)
+        back = interop.from_torch(config, names[preset])
         jax.tree.map(np.testing.assert_array_equal, back, there)
     paper, tslib = map(set, names.values())
     embedding = "enc_value_embedding"

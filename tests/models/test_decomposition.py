@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forecasters import batch, drawn, shapes
 
 from tsjax import interop, models, trees
 from tsjax.models.decomposition import moving_average
@@ -22,13 +23,6 @@ def averaged(x, steps, padding):
     return jax.jit(moving_average, static_argnums=(1, 2))(
         jnp.asarray(x)[None, :, None], steps, padding
     )[0, :, 0]
-
-
-def structs(name, config):
-    params, state = jax.eval_shape(
-        lambda: models.init(models.create(name, config), jax.random.key(0))
-    )
-    return {"params": params, **state}
 
 
 @pytest.mark.parametrize(
@@ -56,8 +50,8 @@ def test_the_studys_average_of_24_has_11_zeros_in_front_and_12_behind():
 def test_the_studys_layers_mix_one_average_and_its_input_none(name):
     paper = models.config(name, "paper", **SMALL)
     assert (paper.moving_avg, paper.input_moving_avg) == ((24,), 24)
-    shapes = {path: leaf.shape for path, leaf in trees.by_path(structs(name, paper)).items()}
-    found = {p: s for p, s in shapes.items() if "decomp" in p}
+    leaves = trees.by_path(shapes(paper)).items()
+    found = {path: leaf.shape for path, leaf in leaves if "decomp" in path}
     assert found == {f"params/{p}/mixture/kernel": (1, 1) for p in MIXED} | {
         f"params/{p}/mixture/bias": (1,) for p in MIXED
     }
@@ -68,50 +62,35 @@ def test_the_studys_layers_mix_one_average_and_its_input_none(name):
 @pytest.mark.parametrize("name", DECOMPOSING)
 def test_a_checkpoint_of_the_study_has_mixtures_in_its_layers_only(name):
     config = models.config(name, "paper", **SMALL)
-    rng = np.random.default_rng(0)
-
-    def filled(path, leaf):
-        if leaf.dtype == np.int32:
-            return np.arange(leaf.size, dtype=np.int32)
-        return rng.normal(size=leaf.shape).astype(np.float32)
-
-    variables = trees.map_with_path(filled, structs(name, config))
-    state_dict = interop.to_torch(name, config, variables)
+    forecaster = drawn(config)
+    state_dict = interop.to_torch(forecaster)
     keys = {key for key in state_dict if "decomp" in key}
     theirs = [f"encoder.attn_layers.0.decomp{n}" for n in (1, 2)]
     theirs += [f"decoder.layers.0.decomp{n}" for n in (1, 2, 3)]
     assert keys == {f"{path}.layer.{part}" for path in theirs for part in ("weight", "bias")}
     modes = None
     if name == "fedformer":
-        blocks = variables["buffers"]
+        blocks = forecaster.state["buffers"]
         modes = (
             blocks["encoder_mixing"]["modes"],
             blocks["decoder_mixing"]["modes"],
             blocks["cross_mixing"]["query_modes"],
             blocks["cross_mixing"]["key_modes"],
         )
-    back = trees.by_path(interop.from_torch(name, config, state_dict, modes=modes))
-    for path, array in trees.by_path(variables).items():
+    back = trees.by_path(interop.from_torch(config, state_dict, modes=modes))
+    for path, array in trees.by_path(forecaster).items():
         np.testing.assert_array_equal(back[path], array, err_msg=path)
     state_dict["decomp.layer.weight"] = np.zeros((1, 1))
     with pytest.raises(ValueError, match=r"decomp\.layer\.weight: not part of this model"):
-        interop.from_torch(name, config, state_dict, modes=modes)
+        interop.from_torch(config, state_dict, modes=modes)
 
 
 def test_mixing_one_average_is_that_average():
     plain, mixed = (
         models.config("autoformer", "paper", moving_avg=steps, **SMALL) for steps in (5, (5,))
     )
-    model = models.create("autoformer", mixed)
-    params, state = models.init(model, jax.random.key(0))
-    forward = models.forward(models.create("autoformer", plain))
-    few = {path: leaf for path, leaf in trees.by_path(params).items() if "mixture" not in path}
-    like = structs("autoformer", plain)["params"]
-    unmixed = trees.map_with_path(lambda path, _: few[path], like)
-    inputs = [
-        jnp.asarray(np.random.default_rng(1).normal(size=s.shape), s.dtype)
-        for s in models.input_shapes(mixed, 2)
-    ]
-    want, _ = jax.jit(forward)(unmixed, state, *inputs)
-    got, _ = jax.jit(models.forward(model))(params, state, *inputs)
+    made = drawn(mixed)
+    leaves = trees.by_path(made)
+    unmixed = trees.map_with_path(lambda path, _: leaves[path], shapes(plain))
+    want, got = (jax.jit(models.forecast)(each, *batch(mixed)) for each in (unmixed, made))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
+from forecasters import batch, shapes
 from golden import Case
 
 from tsjax import models, trees
@@ -36,35 +37,24 @@ def small(preset="corrected", **sizes):
 @functools.cache
 def build(preset="corrected", **sizes):
     config = small(preset, **sizes)
-    model = models.create("fedformer", config)
-    params, state = models.init(model, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    shapes = models.input_shapes(config, 2)
-    inputs = [jnp.asarray(rng.normal(size=s.shape), jnp.float32) for s in shapes]
-    return jax.jit(models.forward(model)), params, state, inputs
+    made = models.create(config, jax.random.key(0))
+    return jax.jit(made.forward), made.params, made.state, batch(config)
 
 
 def shapes_of(config):
-    model = models.create("fedformer", config)
-    params, state = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
-    return {path: leaf.shape for path, leaf in trees.by_path({**params, **state}).items()}
+    made = shapes(config)
+    return {path: leaf.shape for path, leaf in trees.by_path({**made.params, **made.state}).items()}
 
 
 def trace(**sizes):
     """The model's computation, as text."""
     config = small(**sizes)
-    model = models.create("fedformer", config)
-    params, state = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
-    return str(
-        jax.make_jaxpr(models.forward(model))(params, state, *models.input_shapes(config, 2))
-    )
+    return str(jax.make_jaxpr(models.forecast)(shapes(config), *models.input_shapes(config, 2)))
 
 
 def size(preset, **sizes):
     config = models.config("fedformer", preset, enc_in=7, dec_in=7, c_out=7, **sizes)
-    model = models.create("fedformer", config)
-    params, _ = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
-    return trees.size(params)
+    return trees.size(shapes(config).params)
 
 
 @pytest.mark.skipif(not COUNTS.is_file(), reason=f"no param_counts.json in {golden_dir()}")
@@ -77,9 +67,9 @@ def test_the_default_has_no_dead_projections(name):
 
 
 def test_frequencies_are_drawn_at_init_and_are_state():
-    model = models.create("fedformer", small(seq_len=40, label_len=20, modes=6))
+    config = small(seq_len=40, label_len=20, modes=6)
     for key in range(3):
-        state = models.init(model, jax.random.key(key))[1]["buffers"]
+        state = models.create(config, jax.random.key(key)).state["buffers"]
         for block, name, spectrum in (
             ("encoder", "modes", 20), ("decoder", "modes", 14),
             ("cross", "query_modes", 14), ("cross", "key_modes", 20),
@@ -93,9 +83,9 @@ def test_frequencies_are_drawn_at_init_and_are_state():
 
 
 def test_another_key_draws_other_frequencies():
-    model = models.create("fedformer", small(seq_len=40, label_len=20, modes=6))
+    config = small(seq_len=40, label_len=20, modes=6)
     first, again, other = (
-        trees.by_path(models.init(model, jax.random.key(k))[1]) for k in (0, 0, 1)
+        trees.by_path(models.create(config, jax.random.key(k)).state) for k in (0, 0, 1)
     )
     for path, modes in first.items():
         np.testing.assert_array_equal(modes, again[path])
@@ -104,9 +94,9 @@ def test_another_key_draws_other_frequencies():
 
 
 def test_every_frequency_has_the_same_chance():
-    model = models.create("fedformer", small(seq_len=12, modes=2))
+    config = small(seq_len=12, modes=2)
     keys = jax.random.split(jax.random.key(0), 300)
-    draws = jax.jit(jax.vmap(lambda key: models.init(model, key)[1]))(keys)
+    draws = jax.jit(jax.vmap(lambda key: models.create(config, key).state))(keys)
     counts = np.bincount(np.asarray(draws["buffers"]["encoder_mixing"]["modes"]).ravel())
     # Six frequencies, two of them 300 times: 100 each, with a standard deviation of about 8.
     assert counts.shape == (6,)
@@ -212,11 +202,11 @@ def test_published_projections_are_there_and_nothing_reads_them(preset, version)
 
 def test_initial_frequency_weights_have_the_moments_of_the_reference():
     config = small(d_model=48, d_model_dec=32, d_ff=4, modes=6)
-    params, _ = models.init(models.create("fedformer", config), jax.random.key(0))
+    params = models.create(config, jax.random.key(0)).params
     for block, width in {"encoder": 48, "decoder": 32, "cross": 32}.items():
         assert_uniform(params[f"{block}_mixing"], width**-2)
     wavelets = small(version="wavelets", wavelet_c=4, wavelet_k=5, wavelet_alpha=6)
-    params, _ = models.init(models.create("fedformer", wavelets), jax.random.key(0))
+    params = models.create(wavelets, jax.random.key(0)).params
     for kernel in ("detail_to_detail", "smooth_to_detail", "detail_to_smooth"):
         assert_uniform(params["encoder_mixing"][kernel], 20**-2)
 

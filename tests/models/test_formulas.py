@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from conftest import golden_dir
+from forecasters import shapes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tsjax import costs, models
 from tsjax.models.informer import InformerConfig
-from tsjax.models.registry import MODELS
 
 COUNTS = golden_dir() / "param_counts.json"
 CHANNELS = {"enc_in": 7, "dec_in": 7, "c_out": 7}
@@ -64,30 +64,19 @@ def config_of(variant, size, preset="corrected", **fields):
     )
 
 
-def model_of(config):
-    return next(e.module for e in MODELS.values() if type(config) is e.config)(config)
-
-
-@functools.cache
-def variables(config):
-    """Shapes of a model's params and state."""
-    return jax.eval_shape(lambda: models.init(model_of(config), jax.random.key(0)))
-
-
 def walk(config, batch, *, train):
     """Counts the forward pass, or a step's loss and gradient; traces shapes and runs nothing."""
-    params, state = variables(config)
-    forward, inputs = models.forward(model_of(config)), models.input_shapes(config, batch)
+    made, inputs = shapes(config), models.input_shapes(config, batch)
     if not train:
-        return costs.count(lambda *args: forward(*args)[0], params, state, *inputs)
+        return costs.count(models.forecast, made, *inputs)
 
     def loss(params, state, key, target, *inputs):
-        forecast, _ = forward(params, state, *inputs, key=key)
+        forecast, _ = made.forward(params, state, *inputs, key=key)
         return jnp.mean(jnp.square(forecast - target))
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     target = jax.ShapeDtypeStruct((batch, config.pred_len, config.c_out), "float32")
-    return costs.count(jax.value_and_grad(loss), params, state, key, target, *inputs)
+    return costs.count(jax.value_and_grad(loss), made.params, made.state, key, target, *inputs)
 
 
 def products(count):
@@ -109,7 +98,7 @@ CASES = [
     for variant, (name, _) in VARIANTS.items()
     for size in SIZES
     for i, preset in enumerate(models.PRESETS)
-    if (fields := MODELS[name].config.presets)[preset]
+    if (fields := models.MODELS[name].config.presets)[preset]
     not in [fields[earlier] for earlier in models.PRESETS[:i]]
 ]
 
@@ -246,7 +235,7 @@ def test_each_term_is_that_of_its_kernels(variant):
     config = config_of(variant, "odd")
     closed, found = models.product_flops(config, 2), {}
     for path, flops in walk(config, 2, train=False).by_leaf.items():
-        if flops and (term := term_of(path)):
+        if flops and (term := term_of(path.removeprefix("params/"))):
             found[term] = found.get(term, 0) + flops
     assert found == {term: closed[term] for term in found}
     of_none = ("/mixing", "/sampling", "/correlation")

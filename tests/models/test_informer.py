@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forecasters import batch
 
 from tsjax import models, trees
 from tsjax.models.informer import BatchNorm, ProbSparse
@@ -16,12 +17,9 @@ SIZES = {
 
 
 def build(key=0, **sizes):
-    model = models.create("informer", models.config("informer", **{**SIZES, **sizes}))
-    params, state = models.init(model, jax.random.key(key))
-    rng = np.random.default_rng(0)
-    shapes = models.input_shapes(model.config, 3)
-    inputs = [jnp.asarray(rng.normal(size=s.shape), jnp.float32) for s in shapes]
-    return jax.jit(models.forward(model)), params, state, inputs
+    config = models.config("informer", **{**SIZES, **sizes})
+    made = models.create(config, jax.random.key(key))
+    return jax.jit(made.forward), made.params, made.state, batch(config, 3)
 
 
 def indices(state):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
+from forecasters import batch as random_batch
+from forecasters import shapes
 from golden import Case
 
 from tsjax import interop, models, trees
@@ -22,6 +24,9 @@ SMALL = {
     "d_model": 8, "n_heads": 2, "d_ff": 12, "e_layers": 2, "d_layers": 1, "dropout": 0.1,
     "moving_avg": 5, "modes": 3, "seg_len": 3, "factor": 2,
 }  # fmt: skip
+# One level is three layers of two stages, which take long enough to compile. What merges levels is
+# in test_crossformer.py and in the reference cases.
+OWN = {"crossformer": {"e_layers": 1}}
 TASK = {"enc_in": 3, "dec_in": 3, "c_out": 3}
 NAMES = list(models.MODELS)
 # These forecast the channels that they read.
@@ -33,18 +38,22 @@ NO_GRADIENT = dict.fromkeys(NAMES, ("key/bias",))
 
 def small_config(name, preset="corrected", **sizes):
     known = models.fields(name)
-    sizes = {key: value for key, value in {**SMALL, "modes": 3, **sizes}.items() if key in known}
-    return models.config(name, preset, **sizes)
+    sizes = {**SMALL, **OWN.get(name, {}), **sizes}
+    return models.config(name, preset, **{k: v for k, v in sizes.items() if k in known})
 
 
 @functools.cache
 def build(name, batch=4, preset="corrected", **sizes):
+    """A compiled model, its leaves, a batch, and how often it has been traced."""
     config = small_config(name, preset, **sizes)
-    params, state = models.init(models.create(name, config), jax.random.key(0))
-    rng = np.random.default_rng(0)
-    shapes = models.input_shapes(config, batch)
-    inputs = [jnp.asarray(rng.normal(size=s.shape), jnp.float32) for s in shapes]
-    return jax.jit(models.forward(models.create(name, config))), params, state, inputs
+    made, traces = models.create(config, jax.random.key(0)), []
+
+    @jax.jit
+    def forward(params, state, *inputs, key=None):
+        traces.append(key)
+        return made.forward(params, state, *inputs, key=key)
+
+    return forward, made.params, made.state, random_batch(config, batch), traces
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,25 +61,29 @@ def build(name, batch=4, preset="corrected", **sizes):
 def test_shapes(name, lengths):
     sizes = dict(zip(("seq_len", "label_len", "pred_len"), lengths, strict=True))
     c_out = 3 if name in SAME_CHANNELS else 2
-    forward, params, state, inputs = build(name, c_out=c_out, **sizes)
-    forecast, _ = forward(params, state, *inputs)
+    config = small_config(name, c_out=c_out, **sizes)
+    forecast = jax.eval_shape(models.forecast, shapes(config), *models.input_shapes(config, 4))
     assert forecast.shape == (4, lengths[2], c_out)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_precision_is_kept(name, dtype):
-    forward, params, state, inputs = build(name)
-    params, inputs = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
-    assert forward(params, state, *inputs)[0].dtype == dtype
+    config = small_config(name)
+    made, inputs = shapes(config), models.input_shapes(config, 4)
+    params, inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, dtype), (made.params, inputs)
+    )
+    made = dataclasses.replace(made, params=params)
+    assert jax.eval_shape(models.forecast, made, *inputs).dtype == dtype
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_windows_of_a_batch_do_not_see_one_another(name):
-    forward, params, state, inputs = build(name)
+    forward, params, state, inputs, _ = build(name)
     together, _ = forward(params, state, *inputs)
-    alone, _ = forward(params, state, *(x[1:2] for x in inputs))
-    np.testing.assert_allclose(together[1:2], alone, rtol=1e-5, atol=1e-6)
+    alone, _ = forward(params, state, *(x[np.ones(4, int)] for x in inputs))
+    np.testing.assert_allclose(alone, np.repeat(together[1:2], 4, 0), rtol=1e-5, atol=1e-6)
     order = np.array([2, 0, 3, 1])
     permuted, _ = forward(params, state, *(x[order] for x in inputs))
     np.testing.assert_allclose(permuted, together[order], rtol=1e-5, atol=1e-6)
@@ -78,33 +91,37 @@ def test_windows_of_a_batch_do_not_see_one_another(name):
 
 @pytest.mark.parametrize("name", ["transformer", "informer", "autoformer"])
 def test_every_width_can_differ_by_block(name):
-    forward, params, state, inputs = build(
+    config = small_config(
         name, d_model=8, d_model_dec=6, n_heads=(2, 1, 3, 2), d_keys=(3, 2, 5, 1),
         d_values=(4, 7, 1, 2), d_ff=(12, 5, 9), attention_scale=(0.5, 0.3, 0.2, 0.1),
     )  # fmt: skip
-    assert np.all(np.isfinite(forward(params, state, *inputs)[0]))
-    shapes = {path: leaf.shape for path, leaf in trees.by_path(params).items()}
+    made = shapes(config)
+    forecast = jax.eval_shape(models.forecast, made, *models.input_shapes(config, 4))
+    assert forecast.shape == (4, 7, 3)
+    found = {path: leaf.shape for path, leaf in trees.by_path(made.params).items()}
     blocks = ["encoder/layer_0/attention", "encoder/layer_1/attention"]
     blocks += [f"decoder/layer_0/{kind}_attention" for kind in ("self", "cross")]
     sizes = zip(
         blocks, (8, 8, 6, 6), (8, 8, 6, 8), (2, 1, 3, 2), (3, 2, 5, 1), (4, 7, 1, 2), strict=True
     )
     for block, width, memory, n_heads, d_keys, d_values in sizes:
-        assert shapes[f"{block}/query/kernel"] == (width, n_heads, d_keys)
-        assert shapes[f"{block}/key/kernel"] == (memory, n_heads, d_keys)
-        assert shapes[f"{block}/value/kernel"] == (memory, n_heads, d_values)
-        assert shapes[f"{block}/out/kernel"] == (n_heads, d_values, width)
+        assert found[f"{block}/query/kernel"] == (width, n_heads, d_keys)
+        assert found[f"{block}/key/kernel"] == (memory, n_heads, d_keys)
+        assert found[f"{block}/value/kernel"] == (memory, n_heads, d_values)
+        assert found[f"{block}/out/kernel"] == (n_heads, d_values, width)
     layers = {"encoder/layer_0": 12, "encoder/layer_1": 5, "decoder/layer_0": 9}
     for layer, d_ff in layers.items():
-        assert shapes[f"{layer}/feed_forward/up/kernel"][1] == d_ff
+        assert found[f"{layer}/feed_forward/up/kernel"][1] == d_ff
 
 
 @pytest.mark.parametrize("name", ["transformer", "informer", "autoformer"])
 def test_a_given_scale_is_the_one_used(name):
-    plain, params, state, inputs = build(name)
+    plain, params, state, inputs, _ = build(name)
     # Of heads 4 wide; Autoformer's is the mean over heads and their width.
     usual = 1 / 8 if name == "autoformer" else 0.5
-    same, other = (build(name, attention_scale=s)[0] for s in (usual, 3 * usual))
+    same, other = (
+        jax.jit(models.forward(small_config(name, attention_scale=s))) for s in (usual, 3 * usual)
+    )
     want = plain(params, state, *inputs)[0]
     np.testing.assert_allclose(same(params, state, *inputs)[0], want, rtol=1e-5, atol=1e-6)
     assert np.any(np.abs(other(params, state, *inputs)[0] - want) > 1e-4)
@@ -114,7 +131,7 @@ def test_a_given_scale_is_the_one_used(name):
 def test_a_step_depends_on_no_later_decoder_input(name):
     # Of the decoder's layers: the token embedding before them is circular, and shows the first step
     # the last one.
-    _, params, _, _ = build(name)
+    _, params, *_ = build(name)
     rng = np.random.default_rng(1)
     x, memory = (jnp.asarray(rng.normal(size=(1, n, 8)), jnp.float32) for n in (12, 13))
 
@@ -141,7 +158,7 @@ def test_a_step_depends_on_no_later_decoder_input(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_finite_at_init_and_reach_every_weight(name):
-    forward, params, state, inputs = build(name)
+    forward, params, state, inputs, _ = build(name)
 
     def loss(params):
         forecast, _ = forward(params, state, *inputs, key=jax.random.key(1))
@@ -154,7 +171,7 @@ def test_gradients_are_finite_at_init_and_reach_every_weight(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_acts_in_train_mode_only(name):
-    forward, params, state, inputs = build(name)
+    forward, params, state, inputs, _ = build(name)
     evaluated = [forward(params, state, *inputs)[0] for _ in range(2)]
     trained = [forward(params, state, *inputs, key=jax.random.key(k))[0] for k in (0, 0, 1)]
     np.testing.assert_array_equal(*evaluated)
@@ -165,23 +182,16 @@ def test_dropout_acts_in_train_mode_only(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_call_does_not_trace_again(name):
-    forward, params, state, inputs = build(name)
-    traces = []
-
-    @jax.jit
-    def run(params, *inputs):
-        traces.append(1)
-        return forward(params, state, *inputs)[0]
-
-    run(params, *inputs)
-    run(jax.tree.map(lambda w: 2 * w, params), *inputs)
-    assert len(traces) == 1
+    forward, params, state, inputs, traces = build(name)
+    forward(params, state, *inputs)
+    forward(jax.tree.map(lambda w: 2 * w, params), state, *inputs)
+    assert traces.count(None) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_key_same_weights(name):
-    model = models.create(name, small_config(name))
-    first, second, other = (models.init(model, jax.random.key(k))[0] for k in (0, 0, 1))
+    config = small_config(name)
+    first, second, other = (models.create(config, jax.random.key(k)).params for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     path = next(path for path in trees.paths(first) if path.endswith("kernel"))
     assert np.any(trees.by_path(first)[path] != trees.by_path(other)[path])
@@ -231,27 +241,23 @@ def published_counts():
 def test_parameter_counts_at_full_size(label, preset, pred_len, count):
     name, sizes = COUNTED[label]
     config = models.config(name, preset, enc_in=7, dec_in=7, c_out=7, pred_len=pred_len, **sizes)
-    model = models.create(name, config)
-    params, _ = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
-    assert trees.size(params) == count
+    assert trees.size(shapes(config).params) == count
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_initial_weights_have_the_moments_of_the_reference(name):
     config = small_config(name, "tslib", d_model=32, n_heads=4, d_ff=48, c_out=3, modes=4)
-    params, _ = jax.jit(functools.partial(models.init, models.create(name, config)))(
-        jax.random.key(0)
-    )
+    made = models.create(config, jax.random.key(0))
     torch = {path: keys for path, (keys, _) in NAMES_IN_TORCH[name](config).items()}
-    shapes = interop.to_torch(name, config, interop_variables(name, config))
-    for path, w in trees.by_path(params).items():
+    arrays = interop.to_torch(made)
+    for path, w in trees.by_path(made.params).items():
         key = torch[path] if isinstance(torch[path], str) else torch[path][0]
         w = np.asarray(w, np.float64).ravel()
         if "norm" in path and path.endswith(("scale", "bias")):
             assert np.all(w == (1 if path.endswith("scale") else 0)), path
             continue
         # Of torch's own layers: the weight's shape is [out, in] or [out, in, steps].
-        weight = shapes.get(key.removesuffix("bias") + "weight", shapes[key])
+        weight = arrays.get(key.removesuffix("bias") + "weight", arrays[key])
         fan_in = np.prod(weight.shape[1:])
         if "tokenConv" in key:
             mean, std, fourth = 0, (2 / fan_in) ** 0.5, 3
@@ -266,11 +272,6 @@ def test_initial_weights_have_the_moments_of_the_reference(name):
         assert abs(w.mean() - mean) < 5 * std / w.size**0.5, path
         variance = np.mean((w - mean) ** 2)
         assert abs(variance / std**2 - 1) < 5 * ((fourth - 1) / w.size) ** 0.5, path
-
-
-def interop_variables(name, config):
-    params, state = models.init(models.create(name, config), jax.random.key(1))
-    return {"params": params, **state}
 
 
 def test_a_wrong_config_is_refused_with_all_its_faults():
@@ -393,10 +394,17 @@ def test_unknown_names_are_met_with_near_ones():
         models.config("transformer", **TASK, d_modle=3)
 
 
-def test_a_config_of_another_model_is_refused():
+def test_a_config_of_no_model_is_refused():
     base = models.ForecastConfig(enc_in=1, dec_in=1, c_out=1)
-    with pytest.raises(ValueError, match="needs a TransformerConfig, got a ForecastConfig"):
-        models.create("transformer", base)
+    message = "config must be one of TransformerConfig, .*, got a ForecastConfig"
+    for use in (models.name_of, models.module, lambda c: models.create(c, jax.random.key(0))):
+        with pytest.raises(ValueError, match=message):
+            use(base)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_follows_from_the_configuration(name):
+    assert models.name_of(small_config(name)) == name
 
 
 def test_config_is_hashable_and_replaceable():

@@ -1,4 +1,4 @@
-"""Pruned models from the shapes of their variables, for every model and preset."""
+"""Sliced models from the shapes of their leaves, for every model and preset."""
 
 import collections
 import dataclasses
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import Var
+from jax.interpreters import partial_eval
 
-from tsjax import models, trees
+from tsjax import costs, models, trees
 from tsjax.models import sizes
 from tsjax.models.decomposition import DecompositionConfig
-from tsjax.models.registry import MODELS
+from tsjax.models.functions import ModelForward
+from tsjax.models.variables import RNG_STREAMS
 
 SMALL = {
     "enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 13, "label_len": 5, "pred_len": 7,
@@ -51,15 +53,10 @@ def config_of(variant, **fields):
     )
 
 
-def model_of(config):
-    return next(e.module for e in MODELS.values() if type(config) is e.config)(config)
-
-
 @functools.cache
 def structs(config):
-    """Shapes of all variables of a model."""
-    params, state = jax.eval_shape(lambda: models.init(model_of(config), jax.random.key(0)))
-    return {"params": params, **state}
+    """Shapes of all leaves of a model."""
+    return jax.eval_shape(functools.partial(models.create, config), jax.random.key(0))
 
 
 def shapes(tree):
@@ -139,6 +136,11 @@ def cut(tree, cuts):
     return trees.map_with_path(one, tree)
 
 
+def config_cut(config, cuts):
+    """The configuration of a model that has been cut."""
+    return cut(structs(config), cuts).config
+
+
 def present(config, cuts):
     """The cuts of what a model has."""
     paths = trees.paths(structs(config))
@@ -156,9 +158,9 @@ def zero(tree, cuts):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_not_cut_keeps_its_configuration(variant):
     config = config_of(variant)
-    variables = structs(config)
-    assert models.config_from_params(config, variables) == config
-    assert models.config_from_params(config, variables["params"]) == config
+    forecaster = structs(config)
+    assert forecaster.config is config
+    assert models.config_from_params(config, forecaster.params) is config
 
 
 ENC, DEC = "encoder/layer_[01]/attention", "decoder/layer_0/self_attention"
@@ -317,20 +319,19 @@ def test_a_cut_is_seen_in_the_shapes(row):
     config = config_of(variant)
     small = cut(structs(config), present(config, cuts))
     assert shapes(small) != shapes(structs(config))
-    found = models.config_from_params(config, small)
-    assert found == dataclasses.replace(config, **fields)
+    assert small.config == dataclasses.replace(config, **fields)
 
 
 def test_the_key_modes_are_seen_in_the_state_only():
     config = config_of("fedformer")
     small = cut(structs(config), [("cross_mixing/key_modes", 0, 1), *QUERY_MODES])
-    assert models.config_from_params(config, small).modes == (3, 3, 1, 1)
-    assert models.config_from_params(config, small["params"]).modes == (3, 3, 1, 3)
+    assert small.config.modes == (3, 3, 1, 1)
+    assert models.config_from_params(config, small.params).modes == (3, 3, 1, 3)
 
 
 def test_scales_that_differ_stay_those_of_their_blocks():
     config = config_of("transformer", d_keys=(4, 9, 16, 25))
-    found = models.config_from_params(config, cut(structs(config), keys("attention", 4)))
+    found = config_cut(config, keys("attention", 4))
     assert found == dataclasses.replace(
         config, d_keys=4, attention_scale=(1 / 2, 1 / 3, 1 / 4, 0.2)
     )
@@ -339,24 +340,22 @@ def test_scales_that_differ_stay_those_of_their_blocks():
 @pytest.mark.parametrize("name", ["transformer", "autoformer"])
 def test_given_scales_stay(name):
     config = config_of(name, attention_scale=0.3)
-    found = models.config_from_params(config, cut(structs(config), keys("attention", 3)))
+    found = config_cut(config, keys("attention", 3))
     assert found == dataclasses.replace(config, d_keys=3)
     config = config_of("fedformer", cross_scale=0.3)
     small = cut(structs(config), present(config, width("decoder", 6)))
-    assert models.config_from_params(config, small).cross_scale == 0.3
+    assert small.config.cross_scale == 0.3
 
 
 def test_given_sizes_that_still_fit_stay():
     config = config_of("transformer", d_model_dec=8, d_keys=4, d_ff=(12, 12, 12), n_heads=(2,) * 4)
-    found = models.config_from_params(config, cut(structs(config), values("attention", 3)))
+    found = config_cut(config, values("attention", 3))
     assert found == dataclasses.replace(config, d_values=3)
     # Three heads of 8 // 3 would not be as wide as these, four of 8 // 4 are.
     config = config_of("transformer", n_heads=4)
     small = cut(structs(config), present(config, width("encoder", 6) + width("decoder", 6)))
     small = cut(small, heads("attention", 3))
-    assert models.config_from_params(config, small) == dataclasses.replace(
-        config, d_model=6, n_heads=3
-    )
+    assert small.config == dataclasses.replace(config, d_model=6, n_heads=3)
 
 
 MANY = {
@@ -376,11 +375,10 @@ def test_a_sliced_model_is_sliced_again(variant):
     config = config_of(variant)
     first, second = present(config, MANY[variant]), present(config, hidden("forward[12]?", 2))
     small = cut(structs(config), first)
-    once = models.config_from_params(config, small)
     smaller = cut(small, second)
-    twice = models.config_from_params(once, smaller)
+    twice = models.config_from_params(small.config, smaller.params, smaller.state)
     assert shapes(structs(twice)) == shapes(smaller)
-    assert twice == models.config_from_params(config, smaller)
+    assert twice == smaller.config
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -399,9 +397,8 @@ def test_any_sizes_are_seen(variant):
         return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
 
     small = trees.map_with_path(some, structs(config))
-    found = models.config_from_params(config, small)
-    assert found != config
-    assert shapes(structs(found)) == shapes(small)
+    assert small.config != config
+    assert shapes(structs(small.config)) == shapes(small)
 
 
 def test_tracers_will_do_even_for_the_first_call():
@@ -410,13 +407,13 @@ def test_tracers_will_do_even_for_the_first_call():
     cuts = present(config, [*hidden("feed_forward", 5), *SELF_MODES])
     found = []
 
-    def fn(variables):
-        found.append(models.config_from_params(config, variables))
+    def fn(forecaster):
+        found.append(forecaster.config)
         return 0
 
     jaxpr = jax.make_jaxpr(fn)(cut(structs(config), cuts))
     assert not jaxpr.eqns
-    models.config_from_params(config, structs(config))
+    assert structs(config).config == config
     assert found == [dataclasses.replace(config, d_ff=5, modes=(2, 3, 3, 3))]
 
 
@@ -427,21 +424,23 @@ WRONG = [
     ("transformer", [("enc_embedding/value/kernel", 1, 2)],
      "params/enc_embedding/value/kernel", (3, 2, 8), (3, 3, 8)),
     ("transformer", [("dec_embedding/position", 0, 11)],
-     "buffers/dec_embedding/position", (11, 8), (12, 8)),
+     "state/buffers/dec_embedding/position", (11, 8), (12, 8)),
     ("transformer learned", [("enc_embedding/time/hour", 0, 23)],
      "params/enc_embedding/time/hour/embedding", (23, 8), (24, 8)),
     ("transformer", [("output_projection/bias", 0, 2)], "params/output_projection/bias", (2,),
      (3,)),
     ("informer", [("distil_0/conv/kernel", 2, 7)], "params/distil_0/conv/kernel", (3, 8, 7),
      (3, 8, 8)),
-    ("informer", [("distil_0/norm/mean", 0, 7)], "batch_stats/distil_0/norm/mean", (7,), (8,)),
-    ("informer", [("self_sampling_0/index", 1, 5)], "buffers/self_sampling_0/index", (12, 5),
+    ("informer", [("distil_0/norm/mean", 0, 7)],
+     "state/batch_stats/distil_0/norm/mean", (7,), (8,)),
+    ("informer", [("self_sampling_0/index", 1, 5)], "state/buffers/self_sampling_0/index", (12, 5),
      (12, 6)),
     ("autoformer", [("layer_0/attention/value/bias", 0, 1)],
      "params/encoder/layer_0/attention/value/bias", (1, 4), (2, 4)),
     ("fedformer", heads("encoder/layer_0/attention", 1),
      "params/encoder/layer_0/attention/query/kernel", (8, 1, 4), (8, 2, 4)),
-    ("fedformer tslib", [("encoder_mixing/bins", 0, 2)], "buffers/encoder_mixing/bins", (2,), (3,)),
+    ("fedformer tslib", [("encoder_mixing/bins", 0, 2)],
+     "state/buffers/encoder_mixing/bins", (2,), (3,)),
     ("wavelets", [("encoder_mixing/coarsest/kernel", 0, 2)],
      "params/encoder_mixing/coarsest/kernel", (2, 3), (3, 3)),
     ("crossformer", [("decoder/layer_0/output_projection/bias", 0, 2)],
@@ -457,31 +456,31 @@ WRONG = [
 def test_what_no_configuration_has_is_refused(row):
     variant, cuts, path, have, want = WRONG[row]
     config = config_of(variant)
-    variables = cut(structs(config), cuts)
+    small = cut(structs(config), cuts)
     owner = re.escape(f"the model of a {type(config).__name__}")
     message = re.escape(f"{path}: the tree has shape {have}, ") + owner + re.escape(f" {want}")
     with pytest.raises(ValueError, match=message):
-        models.config_from_params(config, variables)
+        models.config_from_params(config, small.params, small.state)
     with pytest.raises(ValueError, match=message):
-        models.sized_forward(config)(variables, *models.input_shapes(config, 2))
+        models.forecast(small, *models.input_shapes(config, 2))
     if path.startswith("params/"):
-        with pytest.raises(ValueError, match="\n  " + message.removeprefix("params/")):
-            models.config_from_params(config, variables["params"])
+        with pytest.raises(ValueError, match=message):
+            models.config_from_params(config, small.params)
 
 
 def test_all_that_does_not_fit_is_listed():
     config = config_of("informer")
-    variables = cut(structs(config), [("index", 1, 5), ("up/kernel", 0, 7)])
-    extra = {**variables["params"], "more": variables["params"]["output_projection"]}
+    small = cut(structs(config), [("index", 1, 5), ("up/kernel", 0, 7)])
+    extra = {**small.params, "more": small.params["output_projection"]}
     del extra["output_projection"]
     with pytest.raises(ValueError, match="not match") as error:
-        models.config_from_params(config, {**variables, "params": extra})
+        models.config_from_params(config, extra, small.state)
     lines = str(error.value).splitlines()[1:]
     wrong = [line.split(":")[0].strip() for line in lines]
     assert sorted(wrong) == sorted(
         [f"params/{name}/{part}" for name in ("more", "output_projection")
          for part in ("bias", "kernel")]
-        + [f"buffers/{kind}_sampling_{i}/index" for kind, i in (("encoder", 0), ("self", 0))]
+        + [f"state/buffers/{kind}_sampling_{i}/index" for kind, i in (("encoder", 0), ("self", 0))]
         + [f"params/{layer}/feed_forward/up/kernel"
            for layer in ("decoder/layer_0", "encoder/layer_0", "encoder/layer_1")]
     )  # fmt: skip
@@ -489,14 +488,14 @@ def test_all_that_does_not_fit_is_listed():
 
 def test_other_things_are_refused():
     config = config_of("transformer")
-    variables = structs(config)
+    params = structs(config).params
     with pytest.raises(ValueError, match="buffers/enc_embedding/position: missing from the tree"):
-        models.config_from_params(config, {"params": variables["params"]})
-    with pytest.raises(ValueError, match=r"variables must be .*'params'.* got .*encoder"):
-        models.sized_forward(config)(variables["params"], *models.input_shapes(config, 2))
+        models.config_from_params(config, params, {})
     with pytest.raises(ValueError, match=r"config must be one of .*got a DecompositionConfig"):
-        models.config_from_params(DecompositionConfig(3, 3, 3), variables)
-    with pytest.raises(ValueError, match="these leaves are no arrays: a"):
+        models.config_from_params(DecompositionConfig(3, 3, 3), params)
+    with pytest.raises(ValueError, match=r"config must be one of .*got a DecompositionConfig"):
+        models.create(DecompositionConfig(3, 3, 3), jax.random.key(0))
+    with pytest.raises(ValueError, match="these leaves are no arrays: params/a"):
         models.config_from_params(config, {"a": 1})
     config = config_of("fedformer")
     grown = trees.map_with_path(
@@ -504,11 +503,9 @@ def test_other_things_are_refused():
         if re.search("encoder_mixing/", path) else leaf, structs(config),
     )  # fmt: skip
     with pytest.raises(ValueError, match="modes has 9 for encoder, which has 6 frequencies"):
-        models.config_from_params(config, grown)
+        grown.config  # noqa: B018
     with pytest.raises(ValueError, match="d_ff must be at least 1"):
-        models.config_from_params(
-            config, cut(structs(config), present(config, hidden("feed_forward", 0)))
-        )
+        config_cut(config, present(config, hidden("feed_forward", 0)))
 
 
 @functools.cache
@@ -540,46 +537,57 @@ INNER = {
 
 @pytest.mark.parametrize("variant", INNER)
 def test_a_sliced_model_forecasts_as_if_what_was_cut_were_zero(variant):
-    config, variables, inputs = sample(variant, e_layers=1)
+    config, forecaster, inputs = sample(variant, e_layers=1)
     block, more, mlp = INNER[variant]
     cuts = present(config, [*heads(block, 1), *keys(block, 2), *more, *hidden(mlp, 7)])
-    forward = jax.jit(models.sized_forward(config))
-    dense = forward(variables, *inputs)
-    want = forward(zero(variables, cuts), *inputs)
+    forecast = jax.jit(models.forecast)
+    dense = forecast(forecaster, *inputs)
+    want = forecast(zero(forecaster, cuts), *inputs)
     assert np.max(np.abs(want - dense)) > 1e-4
-    np.testing.assert_allclose(forward(cut(variables, cuts), *inputs), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(forecast(cut(forecaster, cuts), *inputs), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["transformer", "informer"])
 @pytest.mark.parametrize("key", [None, jax.ShapeDtypeStruct((), jax.random.key(0).dtype)])
-def test_uncut_it_is_the_model_in_either_mode(key):
-    config = config_of("transformer")
-    forward, sized = models.forward(model_of(config)), models.sized_forward(config)
-    assert models.sized_forward(config_of("transformer")) is sized
+def test_uncut_it_is_the_module_in_either_mode(variant, key):
+    config = config_of(variant)
+    assert models.forward(config_of(variant)) is models.forward(config)
+    module = models.module(config)
 
-    def plain(variables, *inputs, key):
-        state = {"buffers": variables["buffers"]}
-        return forward(variables["params"], state, *inputs, key=key)[0]
+    def plain(params, state, *inputs, key):
+        variables = {"params": params, **state}
+        if key is None:
+            return module.apply(variables, *inputs), state
+        rngs = dict(zip(RNG_STREAMS, jax.random.split(key), strict=True))
+        return module.apply(variables, *inputs, train=True, rngs=rngs, mutable=list(state))
 
-    given = (structs(config), *models.input_shapes(config, 2))
-    want, got = (str(jax.make_jaxpr(fn)(*given, key=key)) for fn in (plain, sized))
+    forecaster = structs(config)
+    given = (forecaster.params, forecaster.state, *models.input_shapes(config, 2))
+    want, got = (
+        str(live(jax.make_jaxpr(fn)(*given, key=key))) for fn in (plain, models.forward(config))
+    )
     assert got == want
     assert ("random_unwrap" in got) == (key is not None)
 
 
-def test_of_a_model_with_state_that_moves_there_is_the_forecast_only():
-    config = config_of("informer")
-    given = (structs(config), *models.input_shapes(config, 2))
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    assert jax.eval_shape(models.sized_forward(config), *given, key=key).shape == (2, 7, 3)
+def live(program):
+    """A program without the equations that nothing reads."""
+    return partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.out_avals))[0]
+
+
+def test_equal_configurations_make_equal_functions():
+    config, same = config_of("informer"), config_of("informer", dropout=0.1)
+    assert config is not same
+    assert hash(ModelForward(config)) == hash(ModelForward(same))
+    assert ModelForward(config) == ModelForward(same) == models.forward(config)
+    assert ModelForward(config) != ModelForward(config_of("informer", dropout=0.2))
 
 
 def ties(config):
     """Pairs of (path, axis) whose sums over all other axes are added up, read by nothing."""
-    variables = structs(config)
-    jaxpr = jax.make_jaxpr(models.sized_forward(config))(
-        variables, *models.input_shapes(config, 2)
-    ).jaxpr
-    leaf = dict(zip(jaxpr.invars, trees.paths(variables), strict=False))
+    forecaster = structs(config)
+    jaxpr = jax.make_jaxpr(models.forecast)(forecaster, *models.input_shapes(config, 2)).jaxpr
+    leaf = dict(zip(jaxpr.invars, trees.paths(forecaster), strict=False))
     sums, found = {}, set()
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "reduce_sum" and eqn.invars[0] in leaf:
@@ -595,7 +603,7 @@ def ties(config):
 
 # One tie of each kind: the loose end, and what it is tied to.
 TIES = [
-    ("informer", r"distil_0/conv/kernel 2", r"enc_embedding|encoder|distil_0/norm"),
+    ("informer", r"distil_0/conv/kernel 2", r"enc_embedding|encoder|cross_attention/key"),
     ("autoformer", r"decoder/layer_0/cross_attention/value/kernel 1",
      r"decoder/layer_0/cross_attention/(query|key)/(kernel 1|bias 0)"),
     ("fedformer tslib", "encoder/layer_1/attention/key/kernel 2", "encoder.* [012]$"),
@@ -614,6 +622,28 @@ def test_what_only_the_configuration_ties_is_tied_in_the_trace(variant, loose, a
     partners = [p for pair in named for p in pair if f"params/{loose}" in pair - {p}]
     assert partners
     assert any(re.search(anchor, partner) for partner in partners), partners
+
+
+def test_ties_cost_nothing():
+    """Neither in what is counted nor in what is compiled."""
+    config = config_of("fedformer tslib")
+    assert ties(config)
+    forecaster, inputs = structs(config), models.input_shapes(config, 2)
+    module = models.module(config)
+
+    def plain(forecaster, *inputs):
+        return module.apply({"params": forecaster.params, **forecaster.state}, *inputs)
+
+    def counted(fn):
+        count = costs.count(fn, forecaster, *inputs)
+        return count.flops, count.comparisons, count.by_primitive, count.by_leaf
+
+    assert counted(models.forecast) == counted(plain)
+    want, got = (
+        jax.jit(fn).lower(forecaster, *inputs).compile().as_text().count(" reduce(")
+        for fn in (plain, models.forecast)
+    )
+    assert got == want
 
 
 @pytest.mark.parametrize("variant", ["transformer", "crossformer"])

@@ -509,17 +509,17 @@ CHOSEN = (pruning.kernels, pruning.complex_pairs)
 @functools.cache
 def model(name):
     config = models.config(name, **{k: v for k, v in SIZES.items() if k in models.fields(name)})
-    module = models.create(name, config)
-    params, state = models.init(module, jax.random.key(0))
+    made = models.create(config, jax.random.key(0))
+    params, state = made.params, made.state
     shapes = models.input_shapes(config, batch=4)
     inputs = [draw(*s.shape, seed=i) for i, s in enumerate(shapes)]
-    forward = models.forward(module)
+    forward = made.forward
 
     @jax.jit
     def squares(params, *inputs):
         return input_squares(lambda p, *x: forward(p, state, *x), params, *inputs, where=CHOSEN)
 
-    return module, params, state, inputs, squares
+    return models.module(config), params, state, inputs, squares
 
 
 @pytest.mark.parametrize(

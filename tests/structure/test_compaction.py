@@ -109,6 +109,7 @@ KEEP_ZEROS = {
     "power": lambda h: h**3 + jnp.sqrt(jnp.abs(h)) - jnp.floor(h) * jnp.sign(h),
     "other power": lambda h: jnp.abs(h) ** 1.5,
     "clip": lambda h: jnp.clip(h, -1, 0.5),
+    "at most ones": lambda h: jnp.minimum(h, jnp.ones_like(h).T.T),
     "inverse": lambda h: h / (1 + jnp.square(h)),
     "complex": lambda h: (h * (1 + 2j)).imag + jnp.abs(h + 1j * h),
     "half precision": lambda h: h.astype(jnp.bfloat16).astype(jnp.float32),

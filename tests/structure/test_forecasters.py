@@ -4,9 +4,9 @@ import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from forecasters import batch, drawn, shapes
 
 from tsjax import models, structure, trees
 
@@ -47,35 +47,8 @@ def analysed(variant):
     config = models.config(
         name, preset, **{key: n for key, n in {**SMALL, **own}.items() if key in known}
     )
-    variables, inputs = structs(name, config), models.input_shapes(config, 2)
-    return (
-        name,
-        config,
-        variables,
-        structure.find_groups(models.sized_forward(config), variables, *inputs),
-    )
-
-
-@functools.cache
-def structs(name, config):
-    model = models.create(name, config)
-    params, state = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
-    return {"params": params, **state}
-
-
-@functools.cache
-def initialised(variant):
-    """Variables, of which no params are zeros or ones, and a batch."""
-    name, config, shapes, _ = analysed(variant)
-    model, rng = models.create(name, config), np.random.default_rng(0)
-
-    def draw(struct):
-        return jnp.asarray(0.3 * rng.normal(size=struct.shape), struct.dtype)
-
-    # Compiled for its state only: most of what it does is left out.
-    state = jax.jit(lambda key: models.init(model, key)[1])(jax.random.key(0))
-    params, *inputs = jax.tree.map(draw, (shapes["params"], *models.input_shapes(config, 2)))
-    return {"params": params, **state}, inputs
+    forecaster, inputs = shapes(config), models.input_shapes(config, 2)
+    return name, config, forecaster, structure.find_groups(models.forecast, forecaster, *inputs)
 
 
 # What there is.
@@ -175,8 +148,9 @@ def expected(variant):
             found[f"{mixing} keys"] = (4, [f"{at}/query/kernel:2", f"{weights}:1"])
             found[f"{mixing} values"] = (4, [f"{at}/out/kernel:1", f"{weights}:2"])
             modes = "query_modes" if mixing == "cross" else "modes"
-            found[f"{mixing} modes"] = (5, [f"buffers/{mixing}_mixing/{modes}:0", f"{weights}:3"])
-        found["key modes"] = (5, ["buffers/cross_mixing/key_modes:0"])
+            kept = f"state/buffers/{mixing}_mixing/{modes}:0"
+            found[f"{mixing} modes"] = (5, [kept, f"{weights}:3"])
+        found["key modes"] = (5, ["state/buffers/cross_mixing/key_modes:0"])
     if wavelets:
         for mixing, block in list(mixings.items())[:2]:
             at = f"params/{mixing}_mixing"
@@ -255,8 +229,8 @@ EMBEDDED = {
     "params/output_projection/bias:0": CHANNELS,
 }
 POSITIONS = {
-    "buffers/enc_embedding/position:0": WINDOW,
-    "buffers/dec_embedding/position:0": DECODED,
+    "state/buffers/enc_embedding/position:0": WINDOW,
+    "state/buffers/dec_embedding/position:0": DECODED,
 }
 TREND = {
     "params/decoder/layer_0/trend_projection/kernel:0": TAPS,
@@ -267,12 +241,12 @@ FROZEN = {
     "informer": EMBEDDED | POSITIONS | {
         "params/distil_0/conv/kernel:0": TAPS,
         # Which keys each query is compared with: 24 and 12 steps, 3 ln(L) keys.
-        "buffers/encoder_sampling_0/index:0": WINDOW,
-        "buffers/encoder_sampling_0/index:1": 12,
-        "buffers/encoder_sampling_1/index:0": 12,
-        "buffers/encoder_sampling_1/index:1": 9,
-        "buffers/self_sampling_0/index:0": DECODED,
-        "buffers/self_sampling_0/index:1": 9,
+        "state/buffers/encoder_sampling_0/index:0": WINDOW,
+        "state/buffers/encoder_sampling_0/index:1": 12,
+        "state/buffers/encoder_sampling_1/index:0": 12,
+        "state/buffers/encoder_sampling_1/index:1": 9,
+        "state/buffers/self_sampling_0/index:0": DECODED,
+        "state/buffers/self_sampling_0/index:1": 9,
     },
     "autoformer": EMBEDDED | TREND,
     "fedformer": EMBEDDED | TREND,
@@ -291,13 +265,13 @@ FROZEN = {
 }  # fmt: skip
 PUBLISHED = {
     "informer tslib": {
-        "buffers/cross_sampling_0/index:0": DECODED,
-        "buffers/cross_sampling_0/index:1": 9,
+        "state/buffers/cross_sampling_0/index:0": DECODED,
+        "state/buffers/cross_sampling_0/index:1": 9,
         # The published convolution makes 26 of 24 steps, and the pooling halves them.
-        "buffers/encoder_sampling_1/index:0": 13,
+        "state/buffers/encoder_sampling_1/index:0": 13,
     },
     "fedformer tslib": POSITIONS,
-    "crossformer tslib": {"buffers/enc_embedding/segments/position:0": 4},
+    "crossformer tslib": {"state/buffers/enc_embedding/segments/position:0": 4},
 }
 
 
@@ -312,9 +286,9 @@ def frozen_axes(groups):
 
 @each_variant
 def test_only_channels_lengths_marks_and_taps_are_frozen(variant):
-    name, _, variables, groups = analysed(variant)
+    name, _, forecaster, groups = analysed(variant)
     want = FROZEN[name] | PUBLISHED.get(variant, {})
-    for path, leaf in trees.by_path(variables).items():
+    for path, leaf in trees.by_path(forecaster).items():
         for axis, size in enumerate(leaf.shape):
             if reread(variant, f"{path}:{axis}"):
                 want |= {f"{path}:{axis}": size}
@@ -338,20 +312,20 @@ CUTS = [
 
 @each_variant
 def test_a_pruned_model_is_that_of_a_configuration(variant):
-    name, config, variables, groups = analysed(variant)
+    _, _, forecaster, groups = analysed(variant)
     rng = np.random.default_rng(0)
     scores = {group.name: rng.random(group.size) for group in groups}
     for target, share, scope in CUTS:
         if share < 0.25 and (reread(variant, "attention/out/kernel:0") or variant == "wavelets"):
             continue  # What is frozen is more than that.
         plan = structure.plan(
-            groups, variables, target=target(share), importance=lambda *_: scores, scope=scope
+            groups, forecaster, target=target(share), importance=lambda *_: scores, scope=scope
         )
-        small = structure.slice(variables, plan)
+        small = structure.slice(forecaster, plan)
         assert plan.got == pytest.approx(share, abs=0.05)
-        assert plan.params[1] == trees.size(small["params"])
-        found = models.config_from_params(config, small)
-        assert structs(name, found) == small
+        assert plan.params[1] == trees.size(small.params)
+        made = shapes(small.config)
+        assert (made.params, made.state) == (small.params, small.state)
 
 
 RUN = [variant for variant in VARIANTS if len(variant.split()) == 1]
@@ -359,13 +333,13 @@ RUN = [variant for variant in VARIANTS if len(variant.split()) == 1]
 
 @pytest.mark.parametrize("variant", RUN)
 def test_a_pruned_model_runs(variant):
-    name, config, _, groups = analysed(variant)
-    variables, inputs = initialised(variant)
-    plan = structure.plan(groups, variables, target=structure.Params(0.3), scope="global")
-    small = structure.slice(variables, plan)
-    model = models.create(name, models.config_from_params(config, small))
-    state = {key: tree for key, tree in small.items() if key != "params"}
-    forecast, _ = jax.jit(models.forward(model))(small["params"], state, *inputs)
+    _, config, _, groups = analysed(variant)
+    forecaster = drawn(config)
+    plan = structure.plan(groups, forecaster, target=structure.Params(0.3), scope="global")
+    small = structure.slice(forecaster, plan)
+    # As an ordinary model of its own configuration.
+    forward = jax.jit(models.forward(small.config))
+    forecast, _ = forward(small.params, small.state, *batch(config))
     assert forecast.shape == (2, config.pred_len, CHANNELS)
     assert np.isfinite(forecast).all()
 
@@ -381,16 +355,16 @@ INEXACT = r"^((en|de)coder )?width$|routers$|^key modes"
 def test_units_that_are_cut_are_units_that_are_zero(variant):
     """Heads, queries and keys, values, hidden units and modes, all at once."""
     _, config, _, groups = analysed(variant)
-    variables, inputs = initialised(variant)
+    forecaster, inputs = drawn(config), batch(config)
     rng = np.random.default_rng(1)
     keep = {}
     for what, (size, axes) in expected(variant).items():
         if not re.search(INEXACT, what):
             keep[on(groups, axes[0])[0].name] = rng.permutation(size)[: size // 2]
     assert len(keep) >= 10
-    plan = structure.plan(groups, variables, keep=keep)
-    forward = jax.jit(models.sized_forward(config))
-    zeroed = forward(structure.zero(variables, plan), *inputs)
-    cut = forward(structure.slice(variables, plan), *inputs)
+    plan = structure.plan(groups, forecaster, keep=keep)
+    forecast = jax.jit(models.forecast)
+    zeroed = forecast(structure.zero(forecaster, plan), *inputs)
+    cut = forecast(structure.slice(forecaster, plan), *inputs)
     np.testing.assert_allclose(cut, zeroed, rtol=1e-5, atol=1e-5)
-    assert np.abs(zeroed - forward(variables, *inputs)).max() > 1e-2
+    assert np.abs(zeroed - forecast(forecaster, *inputs)).max() > 1e-2

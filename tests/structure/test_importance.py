@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forecasters import batch, drawn
 
 from tsjax import models, structure, trees
 
@@ -386,18 +387,11 @@ def test_crossformers_routers_have_activations():
     sizes = {"enc_in": 3, "dec_in": 3, "c_out": 3, "seq_len": 6, "label_len": 0, "pred_len": 3}
     sizes |= {"seg_len": 3, "d_model": 4, "n_heads": 2, "d_ff": 4, "e_layers": 1, "factor": 3}
     config = models.config("crossformer", **sizes)
-    model = models.create("crossformer", config)
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    params, *inputs = jax.tree.map(
-        lambda s: rng.normal(size=s.shape).astype("float32"),
-        (shapes[0], *models.input_shapes(config, 2)),
-    )
-    variables = {"params": params, **shapes[1]}
-    groups = structure.find_groups(models.sized_forward(config), variables, *inputs)
-    found = structure.activation(groups, *inputs)(groups.free, variables)
+    forecaster, inputs = drawn(config, scale=1.0), batch(config)
+    groups = structure.find_groups(models.forecast, forecaster, *inputs)
+    found = structure.activation(groups, *inputs)(groups.free, forecaster)
     assert set(found) == {group.name for group in groups.free}
-    routers = [path for path in trees.paths(variables) if path.endswith("router")]
+    routers = [path for path in trees.paths(forecaster) if path.endswith("router")]
     for path in routers:
         for axis in (1, 2):
             (group,) = groups.on(path, axis)

@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from forecasters import shapes
 
 from tsjax import models, pruning, study, trees
 from tsjax.study import criteria, prunable
@@ -109,10 +110,9 @@ def exempt(name, where, **fields):
     given = {"enc_in": 7, "dec_in": 7, "c_out": 7, **SMALL, **fields}
     known = models.fields(name)
     config = models.config(name, "paper", **{k: v for k, v in given.items() if k in known})
-    params, _ = jax.eval_shape(lambda: models.init(models.create(name, config), jax.random.key(0)))
-    task = types.SimpleNamespace(config=config, settings=types.SimpleNamespace(model=name))
-    prunes = prunable.EXEMPT[where](task)
-    kernels = {p: v for p, v in trees.by_path(params).items() if pruning.all_kernels(p, v)}
+    prunes = prunable.EXEMPT[where](types.SimpleNamespace(config=config))
+    leaves = trees.by_path(shapes(config).params).items()
+    kernels = {p: v for p, v in leaves if pruning.all_kernels(p, v)}
     return tuple(path for path, leaf in kernels.items() if not prunes(path, leaf))
 
 

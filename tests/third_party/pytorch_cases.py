@@ -2,8 +2,8 @@
 
 import functools
 
-import jax
 import numpy as np
+from forecasters import shapes
 
 from tsjax import models, trees
 from tsjax.models.fedformer import MODES
@@ -73,19 +73,15 @@ BATCH = 3
 def config_of(variant):
     name, preset, own = (ALL | BRIEF)[variant]
     known = models.fields(name)
-    return name, models.config(
-        name, preset, **{k: v for k, v in {**SMALL, **own}.items() if k in known}
-    )
+    return models.config(name, preset, **{k: v for k, v in {**SMALL, **own}.items() if k in known})
 
 
 @functools.cache
-def variables_of(variant):
-    """Random variables, alike in all runs; no JAX program is compiled for them."""
-    name, config = config_of(variant)
-    model = models.create(name, config)
-    params, state = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+def forecaster_of(variant):
+    """A model with random leaves, alike in all runs; no JAX program is compiled for them."""
+    config = config_of(variant)
     rng = np.random.default_rng(1)
-    most = dict(zip(MODES, config.spectra, strict=True)) if name == "fedformer" else {}
+    most = dict(zip(MODES, getattr(config, "spectra", [0] * len(MODES)), strict=True))
     lists = {"encoder_mixing/modes": "encoder", "decoder_mixing/modes": "decoder",
              "query_modes": "cross_q", "key_modes": "cross_kv"}  # fmt: skip
 
@@ -106,7 +102,7 @@ def variables_of(variant):
         fan_in = leaf.size ** (0.5 / (leaf.ndim - 1)) if path.endswith("kernel") else 1
         return values / np.float32(fan_in) * np.float32(0.5 + ("receiver" in path))
 
-    return trees.map_with_path(filled, {"params": params, **state})
+    return trees.map_with_path(filled, shapes(config))
 
 
 def inputs_of(config, dtype=np.float32):

@@ -24,15 +24,15 @@ pytestmark = pytest.mark.skipif(
 
 def module_of(case):
     modes = case.group("rand") or None if case.model == "fedformer" else None
-    variables = interop.from_torch(case.model, case.config(), case.group("param"), modes=modes)
+    made = interop.from_torch(case.config(), case.group("param"), modes=modes)
     if case.model == "informer":
         draws = [jnp.asarray(draw) for _, draw in sorted(case.group("rand").items())]
-        config, buffers = case.config(), variables["buffers"]
+        config, buffers = case.config(), made.state["buffers"]
         names = [f"encoder_sampling_{i}" for i in range(config.e_layers)]
         names += [f"{k}_sampling_{i}" for i in range(config.d_layers) for k in ("self", "cross")]
         for name, draw in zip(names, draws, strict=True):
             buffers[name]["index"] = draw
-    return pytorch.build(case.model, case.config(), variables)
+    return pytorch.build(made)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)

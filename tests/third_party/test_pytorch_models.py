@@ -15,8 +15,8 @@ from pytorch_cases import (  # noqa: E402
     VARIANTS,
     check_gradients,
     config_of,
+    forecaster_of,
     inputs_of,
-    variables_of,
 )
 
 from third_party import pytorch  # noqa: E402
@@ -28,20 +28,19 @@ from tsjax.models.decomposition import moving_average  # noqa: E402
 
 def built(variant):
     """A module that samples the recorded keys, its configuration, and both sides' inputs."""
-    name, config = config_of(variant)
-    module = pytorch.build(name, config, variables_of(variant))
+    config = config_of(variant)
+    module = pytorch.build(forecaster_of(variant))
     for block in module.modules():
         if isinstance(block, ProbAttention):
             block.redraws = False
     inputs, target = inputs_of(config)
-    return module, name, config, inputs, target
+    return module, config, inputs, target
 
 
 @pytest.mark.parametrize("variant", ALL)
 def test_forecasts_are_those_of_tsjax(variant):
-    module, name, config, inputs, target = built(variant)
-    model = models.create(name, config)
-    want = jax.jit(lambda variables: model.apply(variables, *inputs))(variables_of(variant))
+    module, _, inputs, target = built(variant)
+    want = jax.jit(models.forecast)(forecaster_of(variant), *inputs)
     got = pytorch.eager(module)(*pytorch.tensors(*inputs))
     assert got.shape == target.shape
     np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=1e-5)
@@ -49,7 +48,7 @@ def test_forecasts_are_those_of_tsjax(variant):
 
 @pytest.mark.parametrize("variant", [*BRIEF, "wavelets"])
 def test_forecasts_of_16_bits_are_near_those_of_32(variant):
-    module, _, _, inputs, _ = built(variant)
+    module, _, inputs, _ = built(variant)
     tensors = pytorch.tensors(*inputs)
     want = pytorch.eager(module)(*tensors)
     got = pytorch.eager(module.to(torch.bfloat16))(*(x.to(torch.bfloat16) for x in tensors))
@@ -61,28 +60,27 @@ def test_forecasts_of_16_bits_are_near_those_of_32(variant):
 # The gradients of the preset tslib are those of the reference cases.
 @pytest.mark.parametrize("variant", BRIEF)
 def test_losses_and_gradients_in_train_mode_are_those_of_tsjax(variant):
-    module, name, config, inputs, target = built(variant)
-    variables = variables_of(variant)
-    params, state = variables["params"], {k: v for k, v in variables.items() if k != "params"}
-    model = models.create(name, config)
+    module, config, inputs, target = built(variant)
+    forecaster, model = forecaster_of(variant), models.module(config)
 
     def loss_of(params):
         # Without a stream of keys Informer samples the recorded ones.
-        rngs = {"dropout": jax.random.key(0)}
+        rngs, state = {"dropout": jax.random.key(0)}, forecaster.state
         forecast, new = model.apply(
             {"params": params, **state}, *inputs, train=True, rngs=rngs, mutable=list(state)
         )
         return jnp.mean(jnp.square(forecast - target)), new
 
-    (loss, new), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    (loss, new), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(forecaster.params)
     module.train()
     got = torch.nn.functional.mse_loss(module(*pytorch.tensors(*inputs)), torch.tensor(target))
     got.backward()
     np.testing.assert_allclose(got.item(), loss, rtol=1e-5)
-    want = interop.to_torch(name, config, {"params": grads, **state})
+    want = interop.to_torch(dataclasses.replace(forecaster, params=grads))
     check_gradients(module, want, 1e-5)
     # Batch statistics after the step.
-    after = interop.to_torch(name, config, {"params": params, **state, **new})
+    state = {**forecaster.state, **new}
+    after = interop.to_torch(dataclasses.replace(forecaster, state=state))
     for key, buffer in module.state_dict().items():
         if key.rsplit(".", 1)[-1] in ("running_mean", "running_var", "num_batches_tracked"):
             np.testing.assert_allclose(buffer.numpy(), after[key], rtol=0, atol=1e-5, err_msg=key)
@@ -90,8 +88,8 @@ def test_losses_and_gradients_in_train_mode_are_those_of_tsjax(variant):
 
 @pytest.mark.parametrize("variant", ALL)
 def test_a_state_dict_is_that_of_tsjax(variant):
-    module, name, config, _, _ = built(variant)
-    want = interop.to_torch(name, config, variables_of(variant))
+    module, *_ = built(variant)
+    want = interop.to_torch(forecaster_of(variant))
     got = module.state_dict()
     assert got.keys() == want.keys()
     for key, array in want.items():
@@ -101,19 +99,17 @@ def test_a_state_dict_is_that_of_tsjax(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_new_weights_have_the_same_names_and_shapes(variant):
-    name, config = config_of(variant)
-    want = interop.to_torch(name, config, variables_of(variant))
-    got = pytorch.build(name, config).state_dict()
+    want = interop.to_torch(forecaster_of(variant))
+    got = pytorch.create(config_of(variant)).state_dict()
     assert {k: tuple(v.shape) for k, v in got.items()} == {k: v.shape for k, v in want.items()}
 
 
 def test_new_weights_are_distributed_as_in_tsjax():
-    name, config = config_of("fedformer brief")
+    config = config_of("fedformer brief")
     config = dataclasses.replace(config, d_model=64, d_ff=64, enc_in=32, dec_in=32, c_out=32)
-    params, state = models.init(models.create(name, config), jax.random.key(0))
-    want = interop.to_torch(name, config, {"params": params, **state})
+    want = interop.to_torch(models.create(config, jax.random.key(0)))
     torch.manual_seed(0)
-    for key, parameter in pytorch.build(name, config).named_parameters():
+    for key, parameter in pytorch.create(config).named_parameters():
         if parameter.numel() >= 1000:
             spread, mean = np.std(want[key]), np.mean(want[key])
             assert abs(parameter.std().item() - spread) < 0.1 * spread, key
@@ -122,9 +118,10 @@ def test_new_weights_are_distributed_as_in_tsjax():
 
 @pytest.mark.parametrize("variant", ["transformer", "informer", "autoformer", "crossformer"])
 def test_dropout_acts_in_train_mode_only(variant):
-    name, config = config_of(variant)
-    config = dataclasses.replace(config, dropout=0.5)
-    module = pytorch.build(name, config, variables_of(variant))
+    config = dataclasses.replace(config_of(variant), dropout=0.5)
+    module = pytorch.build(
+        dataclasses.replace(forecaster_of(variant), forward=models.forward(config))
+    )
     inputs = pytorch.tensors(*inputs_of(config)[0])
     module.train()
     assert not torch.equal(module(*inputs), module(*inputs))
@@ -133,8 +130,8 @@ def test_dropout_acts_in_train_mode_only(variant):
 
 
 def test_train_mode_samples_keys_anew():
-    name, config = config_of("informer")
-    module = pytorch.build(name, config, variables_of("informer")).train()
+    config = config_of("informer")
+    module = pytorch.build(forecaster_of("informer")).train()
     inputs = pytorch.tensors(*inputs_of(config)[0])
     torch.manual_seed(0)
     forecasts = {module(*inputs).sum().item() for _ in range(5)}
@@ -154,7 +151,7 @@ def test_both_ways_to_average_agree(steps, padding, length):
 
 @pytest.mark.parametrize("variant", ["fedformer", "fedformer tslib", "wavelets"])
 def test_inverse_transforms_get_no_imaginary_part_that_a_series_has_not(variant, monkeypatch):
-    module, _, _, inputs, _ = built(variant)
+    module, _, inputs, _ = built(variant)
     inverse, lengths = torch.fft.irfft, []
 
     def checked(x, *, n, dim):
@@ -170,16 +167,13 @@ def test_inverse_transforms_get_no_imaginary_part_that_a_series_has_not(variant,
 
 
 def test_what_cannot_be_built_is_refused():
-    name, config = config_of("transformer")
-    variables = variables_of("transformer")
-    with pytest.raises(ValueError, match="informer needs a InformerConfig, got a Transformer"):
-        pytorch.build("informer", config, variables)
+    forecaster = forecaster_of("transformer")
     half = trees.map_with_path(
         lambda path, x: jnp.asarray(x, jnp.bfloat16) if path.endswith("bias") else x,
-        variables["params"],
+        forecaster.params,
     )
     with pytest.raises(ValueError, match="params must be all of one of float32, float64, got bf"):
-        pytorch.build(name, config, {**variables, "params": half})
-    wider = dataclasses.replace(config, d_ff=25)
-    with pytest.raises(ValueError, match="variables does not match the config"):
-        pytorch.build(name, wider, variables)
+        pytorch.build(dataclasses.replace(forecaster, params=half))
+    other = models.forward(config_of("informer"))
+    with pytest.raises(ValueError, match="does not match the model of a InformerConfig"):
+        pytorch.build(dataclasses.replace(forecaster, forward=other))

@@ -3,13 +3,13 @@
 import dataclasses
 import types
 
-import jax
 import numpy as np
 import pytest
+from forecasters import shapes
 
 torch = pytest.importorskip("torch", reason="the PyTorch side needs torch")
 
-from pytorch_cases import config_of, inputs_of, variables_of  # noqa: E402
+from pytorch_cases import config_of, forecaster_of, inputs_of  # noqa: E402
 
 from third_party import pytorch  # noqa: E402
 from third_party.pytorch.layers import Attention  # noqa: E402
@@ -20,16 +20,16 @@ from tsjax.study.prunable import EXEMPT  # noqa: E402
 
 @pytest.mark.parametrize("variant", ["transformer brief", "fedformer brief"])
 def test_the_same_weights_are_pruned(variant):
-    name, config = config_of(variant)
-    variables = variables_of(variant)
-    params = variables["params"]
-    module = pytorch.build(name, config, variables)
-    pytorch.prune_unstructured(name, config, module, 0.3, permanent=True)
-    mask = pruning.select(pruning.magnitude(params), 0.3)
-    masked = {**variables, "params": pruning.apply(params, mask)}
-    want = interop.to_torch(name, config, masked)
+    forecaster = forecaster_of(variant)
+    module = pytorch.build(forecaster)
+    pytorch.prune_unstructured(config_of(variant), module, 0.3, permanent=True)
+    mask = pruning.select(pruning.magnitude(forecaster.params), 0.3)
+    masked = dataclasses.replace(forecaster, mask=mask)
+    want = interop.to_torch(masked)
+    given = pytorch.build(masked).state_dict()
     for key, weight in module.state_dict().items():
         np.testing.assert_array_equal(weight.numpy(), want[key], err_msg=key)
+        assert torch.equal(weight, given[key]), key
 
 
 @pytest.mark.parametrize("channels", [7, 8])
@@ -38,21 +38,20 @@ def test_the_same_weights_are_pruned(variant):
                 "crossformer"],
 )  # fmt: skip
 def test_the_published_studys_rule_is_that_of_linear_and_convolution_layers(variant, channels):
-    name, config = config_of(variant)
+    config = config_of(variant)
     config = dataclasses.replace(config, enc_in=channels, dec_in=channels, c_out=channels)
-    module = pytorch.build(name, config)
+    module = pytorch.create(config)
     layers = {
         f"{path}.weight"
         for path, layer in module.named_modules(remove_duplicate=False)
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d) and layer.weight.shape[0] != 7
     }
-    task = types.SimpleNamespace(config=config, settings=types.SimpleNamespace(model=name))
-    prunes = EXEMPT["seven_outputs"](task)
-    params, _ = jax.eval_shape(lambda: models.init(models.create(name, config), jax.random.key(0)))
-    keys = {path: (k,) if isinstance(k, str) else k for path, (k, _) in NAMES[name](config).items()}
+    prunes = EXEMPT["seven_outputs"](types.SimpleNamespace(config=config))
+    names = NAMES[models.name_of(config)](config).items()
+    keys = {path: (k,) if isinstance(k, str) else k for path, (k, _) in names}
     chosen = {
         key
-        for path, leaf in trees.by_path(params).items()
+        for path, leaf in trees.by_path(shapes(config).params).items()
         if prunes(path, leaf)
         for key in keys[path]
     }
@@ -60,9 +59,9 @@ def test_the_published_studys_rule_is_that_of_linear_and_convolution_layers(vari
 
 
 def test_training_leaves_pruned_weights_at_zero():
-    name, config = config_of("transformer")
-    module = pytorch.build(name, config, variables_of("transformer"))
-    pytorch.prune_unstructured(name, config, module, 0.5)
+    config = config_of("transformer")
+    module = pytorch.build(forecaster_of("transformer"))
+    pytorch.prune_unstructured(config, module, 0.5)
     inputs, target = inputs_of(config)
     step = pytorch.train_step(module, 1e-2)
     before = module.encoder.attn_layers[0].conv1.weight.detach().clone()
@@ -78,8 +77,8 @@ def test_training_leaves_pruned_weights_at_zero():
 @pytest.mark.parametrize("heads", [False, True])
 def test_torch_pruning_makes_a_smaller_model(variant, heads):
     pytest.importorskip("torch_pruning", reason="structured pruning needs torch-pruning")
-    name, config = config_of(variant)
-    module = pytorch.build(name, config, variables_of(variant))
+    config = config_of(variant)
+    module = pytorch.build(forecaster_of(variant))
     inputs = pytorch.tensors(*inputs_of(config)[0])
     before = pytorch.eager(module)(*inputs)
     pruned = pytorch.prune_structured(module, inputs, 0.5, prune_num_heads=heads)
@@ -97,8 +96,8 @@ def test_torch_pruning_makes_a_smaller_model(variant, heads):
 
 def test_what_torch_pruning_cannot_do_is_told():
     pytest.importorskip("torch_pruning", reason="structured pruning needs torch-pruning")
-    name, config = config_of("transformer")
-    module = pytorch.build(name, config)
+    config = config_of("transformer")
+    module = pytorch.create(config)
     inputs = pytorch.tensors(*inputs_of(config)[0])
     pruned = pytorch.prune_structured(module, inputs, keep_width=False)
     assert pruned.module is None

@@ -8,10 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the PyTorch side needs torch")
 
-from pytorch_cases import BRIEF, config_of, inputs_of, variables_of  # noqa: E402
+from pytorch_cases import BRIEF, config_of, forecaster_of, inputs_of  # noqa: E402
 
 from third_party import pytorch  # noqa: E402
-from tsjax import models  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +22,8 @@ def fresh_compiler():
 @pytest.mark.parametrize("variant", BRIEF)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_model_is_one_graph(variant):
-    name, config = config_of(variant)
-    module = pytorch.build(name, config, variables_of(variant))
+    config = config_of(variant)
+    module = pytorch.build(forecaster_of(variant))
     inputs, target = inputs_of(config)
     batch = pytorch.tensors(*inputs, target)
     want = pytorch.eager(module)(*batch[:-1])
@@ -37,16 +36,14 @@ def test_a_model_is_one_graph(variant):
 
 def test_steps_of_training_are_those_of_tsjax():
     variant = "transformer brief"
-    name, config = config_of(variant)
-    variables = variables_of(variant)
+    config, forecaster = config_of(variant), forecaster_of(variant)
     inputs, target = inputs_of(config)
-    module = pytorch.build(name, config, variables)
+    module = pytorch.build(forecaster)
     step = pytorch.train_step(module, 1e-2)
     batch = pytorch.tensors(*inputs, target)
     got = [step(*batch).item() for _ in range(4)]
 
-    state = {k: v for k, v in variables.items() if k != "params"}
-    forward = models.forward(models.create(name, config))
+    forward, state = forecaster.forward, forecaster.state
     tx = optax.adam(1e-2)
 
     @jax.jit
@@ -59,7 +56,7 @@ def test_steps_of_training_are_those_of_tsjax():
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    params, want = variables["params"], []
+    params, want = forecaster.params, []
     opt_state = tx.init(params)
     for _ in range(4):
         params, opt_state, loss = ours(params, opt_state)
@@ -69,8 +66,8 @@ def test_steps_of_training_are_those_of_tsjax():
 
 
 def test_inference_keeps_no_gradient_and_leaves_evaluation_mode_on():
-    name, config = config_of("transformer")
-    module = pytorch.build(name, config)
+    config = config_of("transformer")
+    module = pytorch.create(config)
     inputs = pytorch.tensors(*inputs_of(config)[0])
     forecast = pytorch.eager(module)(*inputs)
     assert forecast.is_inference()

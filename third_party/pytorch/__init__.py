@@ -3,11 +3,11 @@
 Our own writing: each computes what its counterpart in :mod:`tsjax.models` computes, for the same
 configurations, presets included, and loads the same weights.
 
-    module = pytorch.build("autoformer", config, {"params": params, **state})
+    module = pytorch.build(forecaster)
     forecast = module(x_enc, x_mark_enc, x_dec, x_mark_dec)
 """
 
-from third_party.pytorch.building import MODELS, build
+from third_party.pytorch.building import MODELS, build, create
 from third_party.pytorch.pruning import Pruned, kernels, prune_structured, prune_unstructured
 from third_party.pytorch.runners import compiled, eager, tensors, train_step
 
@@ -16,6 +16,7 @@ __all__ = [
     "Pruned",
     "build",
     "compiled",
+    "create",
     "eager",
     "kernels",
     "prune_structured",

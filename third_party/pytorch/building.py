@@ -1,6 +1,6 @@
 """Models by name, with the weights of their counterparts in tsjax."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,37 +28,44 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def build(
-    name: str, config: models.ForecastConfig, variables: Mapping[str, PyTree] | None = None
-) -> nn.Module:
-    """A model in PyTorch, on the CPU and in train mode as PyTorch makes them.
+def create(config: models.ForecastConfig) -> nn.Module:
+    """A model in PyTorch with new weights, of PyTorch's current random state and default precision.
 
     Args:
-      name: a key of ``MODELS``.
       config: its configuration, as for :func:`tsjax.models.create`, of any preset and with sizes
         per block where it states them.
-      variables: ``{"params": ..., "buffers": ..., ...}`` of the tsjax model, whose weights,
-        statistics and draws the module then has, in their precision; None for new weights of
-        PyTorch's current random state and default precision.
 
     Returns:
       A module called with ``(x_enc, x_mark_enc, x_dec, x_mark_dec)``, which returns the forecast
-      [B, pred_len, c_out].
+      [B, pred_len, c_out]; on the CPU and in train mode, as PyTorch makes them.
 
     Raises:
-      ValueError: for an unknown model, a configuration of another one, variables that do not fit
-        the configuration, and weights that are neither all float32 nor all float64.
+      ValueError: if the configuration is of no known model.
     """
-    models.create(name, config)
-    if variables is None:
-        return MODELS[name](config)
-    state_dict = interop.to_torch(name, config, variables)
-    buffers = variables.get("buffers", {})
-    with _default_dtype(_precision(variables["params"])):
+    return MODELS[models.name_of(config)](config)
+
+
+def build(forecaster: models.Forecaster) -> nn.Module:
+    """A model of tsjax in PyTorch, with its weights, statistics and draws, in their precision.
+
+    Args:
+      forecaster: the model, dense, masked or sliced. Weights that its mask prunes are zeros.
+
+    Returns:
+      A module as :func:`create` makes them.
+
+    Raises:
+      AttributeError: if the forecaster is no model of ``tsjax.models``.
+      ValueError: if no configuration of the model has such leaves, and for weights that are neither
+        all float32 nor all float64.
+    """
+    state_dict, config = interop.to_torch(forecaster), forecaster.config
+    buffers = forecaster.state.get("buffers", {})
+    with _default_dtype(_precision(forecaster.params)):
         if isinstance(config, models.FEDformerConfig):
-            module = FEDformer(config, buffers)
+            module: nn.Module = FEDformer(config, buffers)
         else:
-            module = MODELS[name](config)
+            module = create(config)
     module.load_state_dict({key: torch.tensor(x) for key, x in state_dict.items()}, strict=True)
     if isinstance(module, Informer):
         module.set_draws(buffers)
@@ -70,7 +77,7 @@ def _precision(params: PyTree) -> torch.dtype:
     if len(found) != 1 or found[0] not in DTYPES:
         raise ValueError(
             f"params must be all of one of {', '.join(DTYPES)}, got {', '.join(found)}: convert "
-            "the module, not the variables, as in build(...).to(torch.bfloat16)"
+            "the module, not the forecaster, as in build(...).to(torch.bfloat16)"
         )
     return DTYPES[found[0]]
 

@@ -20,22 +20,20 @@ from tsjax.interop.torch_names import NAMES
 EMBEDDINGS = ("enc_embedding", "dec_embedding", "enc_value_embedding")
 
 
-def kernels(name: str, config: models.ForecastConfig, module: nn.Module) -> dict[str, nn.Module]:
+def kernels(config: models.ForecastConfig, module: nn.Module) -> dict[str, nn.Module]:
     """The layers whose ``weight`` tsjax prunes by default (:func:`tsjax.pruning.kernels`).
 
     Args:
-      name: model name, e.g. ``"transformer"``.
-      config: its configuration.
+      config: the model's configuration.
       module: from :func:`third_party.pytorch.build`.
 
     Returns:
       Layers by the path of the kernel in tsjax, ``"encoder/layer_0/attention/query/kernel"``.
     """
-    model = models.create(name, config)
-    params, _ = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
-    names = NAMES[name](config)
+    shapes = jax.eval_shape(lambda: models.create(config, jax.random.key(0)))
+    names = NAMES[models.name_of(config)](config)
     found = {}
-    for path, leaf in trees.by_path(params).items():
+    for path, leaf in trees.by_path(shapes.params).items():
         if pruning.kernels(path, leaf):
             keys = names[path][0]
             key = keys if isinstance(keys, str) else keys[0]
@@ -44,7 +42,6 @@ def kernels(name: str, config: models.ForecastConfig, module: nn.Module) -> dict
 
 
 def prune_unstructured(
-    name: str,
     config: models.ForecastConfig,
     module: nn.Module,
     density: float,
@@ -54,14 +51,13 @@ def prune_unstructured(
     """Prunes the smallest of all kernels' weights together, in place.
 
     Args:
-      name: model name.
-      config: its configuration.
+      config: the model's configuration.
       module: the model.
       density: share of the kernels' weights that is kept.
       permanent: whether zeros are written into the weights. Else each forward pass multiplies the
         weights by their mask, so that training leaves the zeros alone.
     """
-    layers = [(layer, "weight") for layer in kernels(name, config, module).values()]
+    layers = [(layer, "weight") for layer in kernels(config, module).values()]
     prune.global_unstructured(layers, prune.L1Unstructured, amount=1 - density)
     if permanent:
         for layer, weight in layers:

@@ -66,19 +66,14 @@ def make_contender(
       ValueError: for another name, or a target out of reach.
     """
     kind, share = variant_of(name)
-    params, state = models.init(models.create(model, config), jax.random.key(seed))
-    if kind == "dense":
-        return Contender(model, name, config, params, state)
-    variables, inputs = {"params": params, **state}, models.input_shapes(config, 2)
-    forward = models.sized_forward(config)
+    forecaster, inputs = models.create(config, jax.random.key(seed)), models.input_shapes(config, 2)
     if kind == "structured":
-        groups = structure.find_groups(forward, variables, *inputs)
+        groups = structure.find_groups(models.forecast, forecaster, *inputs)
         target = structure.Flops(share)
-        plan = structure.plan(groups, variables, target=target, round_to=round_to)
-        small = structure.slice(variables, plan)
-    else:
-        mask = pruning.ones(variables)
-        mask["params"] = pruning.select(pruning.magnitude(params), share)
-        small, _ = structure.compact(forward, variables, mask, *inputs)
-    state = {collection: tree for collection, tree in small.items() if collection != "params"}
-    return Contender(model, name, models.config_from_params(config, small), small["params"], state)
+        plan = structure.plan(groups, forecaster, target=target, round_to=round_to)
+        forecaster = structure.slice(forecaster, plan)
+    elif kind == "compacted":
+        mask = pruning.select(pruning.magnitude(forecaster.params), share)
+        kept = dataclasses.replace(forecaster.kept(), params=mask)
+        forecaster, _ = structure.compact(models.forecast, forecaster, kept, *inputs)
+    return Contender(model, name, forecaster.config, forecaster.params, forecaster.state)

@@ -87,7 +87,7 @@ _ADAM = optax.adam(1e-4)
 
 def _function(contender: Contender, task: str) -> Callable[..., Any]:
     """Inference: ``fn(params, state, *inputs)``; training: ``fn(carried, *inputs, target)``."""
-    forward = models.forward(models.create(contender.model, contender.config))
+    forward = models.forward(contender.config)
     if task == "inference":
         return lambda params, state, *inputs: forward(params, state, *inputs)[0]
 

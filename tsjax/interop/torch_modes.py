@@ -11,10 +11,10 @@ from tsjax.models.fedformer import MODES
 Modes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
 PATHS = {
-    "encoder": "buffers/encoder_mixing/modes",
-    "decoder": "buffers/decoder_mixing/modes",
-    "cross_q": "buffers/cross_mixing/query_modes",
-    "cross_kv": "buffers/cross_mixing/key_modes",
+    "encoder": "state/buffers/encoder_mixing/modes",
+    "decoder": "state/buffers/decoder_mixing/modes",
+    "cross_q": "state/buffers/cross_mixing/query_modes",
+    "cross_kv": "state/buffers/cross_mixing/key_modes",
 }
 
 

@@ -9,27 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax import models, trees
+from tsjax import models, pruning, trees
 from tsjax.interop.layouts import Layout
 from tsjax.interop.torch_modes import Modes, given_modes
 from tsjax.interop.torch_names import NAMES, POSITION, UNREAD
-from tsjax.models.layers import sinusoids
 
 PyTree = Any
 Names = dict[str, tuple[tuple[str, ...], Layout]]
 
 
 def from_torch(
-    name: str,
     config: models.ForecastConfig,
     state_dict: Mapping[str, Any],
     *,
     modes: Modes | None = None,
-) -> dict[str, PyTree]:
-    """Variables of a model from the weights of its PyTorch original.
+) -> models.Forecaster:
+    """A model with the weights of its PyTorch original.
 
     Args:
-      name: model name, e.g. ``"transformer"``.
       config: its configuration; it must describe the checkpoint, which for one of
         Time-Series-Library's means the preset ``tslib``.
       state_dict: maps Time-Series-Library's names to arrays (anything ``numpy.asarray`` reads), as
@@ -42,16 +39,16 @@ def from_torch(
         :func:`tsjax.interop.drawn_modes`.
 
     Returns:
-      ``{"params": ..., "buffers": ..., ...}`` of jax arrays, in the arrays' own precision where
-      ``jax_enable_x64`` allows it.
+      The forecaster, of jax arrays in the arrays' own precision where ``jax_enable_x64`` allows it.
 
     Raises:
-      ValueError: listing every key that is missing, extra or misshapen.
+      ValueError: listing every key that is missing, extra or misshapen; or if the configuration is
+        of no known model.
     """
-    names, like = _names_and_shapes(name, config)
+    like = _abstract(config)
+    names, shapes = _names(config, like), trees.by_path(like)
     arrays = _split_complex({key: np.asarray(value) for key, value in state_dict.items()})
-    shapes = trees.by_path(like)
-    unread = UNREAD[name](config) if name in UNREAD else {}
+    unread = _unread(config)
     keys = {key for aliases, _ in names.values() for key in aliases} | set(unread)
     problems = [f"{key}: missing" for key in sorted(keys - set(arrays))]
     problems += [f"{key}: not part of this model" for key in arrays if key not in keys]
@@ -72,28 +69,20 @@ def from_torch(
     given, problem = given_modes(config, shapes, modes)
     if problems := problems + problem:
         raise ValueError(
-            f"this state_dict does not fit {name} with the given config:\n  "
+            f"this state_dict does not fit {models.name_of(config)} with the given config:\n  "
             + "\n  ".join(problems)
         )
     values.update(given)
     if left := [path for path in shapes if path not in values]:
-        values.update(_fixed(name, config, left))
+        values.update(_fixed(config, left))
     return trees.map_with_path(lambda path, leaf: _as_like(values[path], leaf), like)
 
 
-def to_torch(
-    name: str,
-    config: models.ForecastConfig,
-    variables: Mapping[str, PyTree],
-    *,
-    position_rows: int = 5000,
-) -> dict[str, np.ndarray]:
+def to_torch(forecaster: models.Forecaster, *, position_rows: int = 5000) -> dict[str, np.ndarray]:
     """The inverse of :func:`from_torch`: numpy arrays under Time-Series-Library's names.
 
     Args:
-      name: model name, e.g. ``"transformer"``.
-      config: its configuration.
-      variables: ``{"params": ..., "buffers": ..., ...}``.
+      forecaster: a model of ``models.MODELS``; weights that its mask prunes are written as zeros.
       position_rows: rows of the positional tables, which PyTorch checks on loading. The model's
         own come first, those beyond are computed.
 
@@ -102,51 +91,64 @@ def to_torch(
       complex weights are pairs of real ones, as Time-Series-Library has them.
 
     Raises:
-      ValueError: if ``variables`` do not fit the configuration, listing every leaf that does not.
+      AttributeError: if the forecaster is none of these models.
+      ValueError: if no configuration of the model has such leaves, or if the mask does not fit the
+        weights.
     """
-    names, like = _names_and_shapes(name, config)
-    trees.check_same_structure(dict(variables), like, name="variables", like_name="the config")
-    leaves = trees.by_path(jax.device_get(dict(variables)))
+    config, params = forecaster.config, forecaster.params
+    if forecaster.mask is not None:
+        params = pruning.apply(params, forecaster.mask)
+    leaves = trees.by_path(jax.device_get({"params": params, "state": forecaster.state}))
     state_dict = {}
-    for path, (aliases, layout) in names.items():
+    for path, (aliases, layout) in _names(config, forecaster).items():
         array = layout.to_torch(leaves[path])
         if aliases[0].endswith(POSITION):
             array = _table_rows(array, (position_rows, array.shape[1]))[None]
         state_dict.update(dict.fromkeys(aliases, array))
-    for key, width in (UNREAD[name](config) if name in UNREAD else {}).items():
-        state_dict[key] = sinusoids(position_rows, width)[None].astype(np.float32)
+    for key, width in _unread(config).items():
+        state_dict[key] = models.sinusoids(position_rows, width)[None].astype(np.float32)
     return state_dict
 
 
-def torch_shapes(name: str, config: models.ForecastConfig) -> dict[str, tuple[int, ...]]:
+def torch_shapes(config: models.ForecastConfig) -> dict[str, tuple[int, ...]]:
     """Shapes that a model's params have in PyTorch.
 
     Args:
-      name: model name, e.g. ``"transformer"``.
       config: its configuration.
 
     Returns:
       Shapes by path, ``"encoder/layer_0/attention/query/kernel"``. A kernel's are those of the
       ``weight`` of a ``Linear`` or a ``Conv1d``: its outputs come first, its inputs second.
     """
-    names, like = _names_and_shapes(name, config)
-    leaves = trees.by_path({"params": like["params"]})
+    like = _abstract(config)
+    names = _names(config, like)
     return {
-        path.removeprefix("params/"): names[path][1].torch_shape(leaf.shape)
-        for path, leaf in leaves.items()
+        path: names[f"params/{path}"][1].torch_shape(leaf.shape)
+        for path, leaf in trees.by_path(like.params).items()
     }
 
 
-def _names_and_shapes(name: str, config: models.ForecastConfig) -> tuple[Names, PyTree]:
-    """Names by full path (``params/...``, ``buffers/...``), and the variables' shapes."""
-    model = models.create(name, config)
-    params, state = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
-    like = {"params": params, **state}
-    found = {path.split("/", 1)[1]: path for path in trees.paths(like)}
+def _abstract(config: models.ForecastConfig) -> models.Forecaster:
+    """The shapes of the model's leaves."""
+    return jax.eval_shape(functools.partial(models.create, config), jax.random.key(0))
+
+
+def _names(config: models.ForecastConfig, like: models.Forecaster) -> Names:
+    """Keys and layouts by full path, ``params/...`` or ``state/buffers/...``."""
+    collections = {"params": like.params}
+    collections |= {f"state/{name}": tree for name, tree in like.state.items()}
+    full = {
+        path: f"{name}/{path}" for name, tree in collections.items() for path in trees.paths(tree)
+    }
     return {
-        found[path]: ((keys,) if isinstance(keys, str) else keys, layout)
-        for path, (keys, layout) in NAMES[name](config).items()
-    }, like
+        full[path]: ((keys,) if isinstance(keys, str) else keys, layout)
+        for path, (keys, layout) in NAMES[models.name_of(config)](config).items()
+    }
+
+
+def _unread(config: models.ForecastConfig) -> dict[str, int]:
+    unread = UNREAD.get(models.name_of(config))
+    return unread(config) if unread else {}
 
 
 def _fitted(
@@ -173,7 +175,7 @@ def _fitted_table(
 
 def _table_rows(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The first rows of a stored table [rows, D]; what it lacks is computed."""
-    rest = sinusoids(*shape)[len(table) :].astype(table.dtype)
+    rest = models.sinusoids(*shape)[len(table) :].astype(table.dtype)
     return np.concatenate([table, rest])[: shape[0]]
 
 
@@ -193,9 +195,8 @@ def _split_complex(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays | pairs
 
 
-def _fixed(name: str, config: models.ForecastConfig, paths: list[str]) -> dict[str, Any]:
+def _fixed(config: models.ForecastConfig, paths: list[str]) -> dict[str, Any]:
     """State that no checkpoint has and every new model has alike, such as Informer's fixed draw."""
-    model = models.create(name, config)
-    state = jax.jit(lambda key: models.init(model, key)[1])(jax.random.key(0))
-    leaves = trees.by_path(state)
+    state = jax.jit(lambda key: models.create(config, key).state)(jax.random.key(0))
+    leaves = trees.by_path({"state": state})
     return {path: leaves[path] for path in paths}

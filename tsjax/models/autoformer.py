@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, forecast
+from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, encode_decode
 from tsjax.models.layers import Heads
 from tsjax.models.spectra import series, spectrum
 
@@ -45,6 +45,10 @@ class AutoformerConfig(DecompositionConfig):
             "paper": {"lags": "even_length"} | STUDY_AVERAGES,
         }
     )
+    # All heads share the lags and their weights: the values could have any number of heads.
+    loose: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {r"attention/value/kernel$": ("n_heads",)}
+    )
 
     factor: int = 3
     lags: str = "all"
@@ -54,6 +58,15 @@ class AutoformerConfig(DecompositionConfig):
         found = super().problems()
         found += self.below(1, "factor") + self.outside("lags", LAGS)
         return found
+
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """``1 / (n_heads d_keys)`` for each block, which makes correlations a mean."""
+        return {
+            "attention_scale": tuple(
+                1 / (block.n_heads * block.d_keys) if block.scale is None else block.scale
+                for block in self.heads
+            )
+        }
 
 
 def auto_correlation(
@@ -188,4 +201,4 @@ class Autoformer(nn.Module):
             decoder=[(mix(own), mix(cross)) for own, cross in blocks],
         )
         # The series' order is in its lags: there are no positions.
-        return forecast(c, mixes, x_enc, x_mark_enc, x_mark_dec, positions=False, train=train)
+        return encode_decode(c, mixes, x_enc, x_mark_enc, x_mark_dec, positions=False, train=train)

@@ -17,17 +17,30 @@ from typing import Any, ClassVar
 
 from tsjax.models.layers import EMBEDS, MARKS, Heads, mark_dim
 
-Sizes = int | tuple[int, ...]
+PerBlock = int | tuple[int, ...]
 """One size for all blocks, or one for each of them in the order in which they are called."""
+
+Sizes = dict[str, tuple[int, ...]]
+"""The sizes of a model by field, one for each of the field's blocks."""
+
+Slot = tuple[str, int]
+"""One of the sizes of a model: a field, and the first of the blocks that have this size."""
 
 PRESETS = ("corrected", "tslib", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
 class ForecastConfig:
-    """Lengths and channels of a forecasting task.
+    """Lengths and channels of a forecasting task, which every model's configuration begins with.
+
+    A model's own class adds its fields, and says with :meth:`sizes` which of them slicing changes.
+    The other facts that it may state are :meth:`sharing`, :meth:`scales`, :meth:`listed` and
+    ``loose``.
 
     Attributes:
+      presets: fields that differ from the defaults, by preset.
+      loose: axes that have one size with others by this configuration, but not by the model's
+        arithmetic: their fields, by a pattern of the leaf's path.
       enc_in: channels of the encoder's input.
       dec_in: channels of the decoder's input.
       c_out: channels of the forecast.
@@ -42,6 +55,7 @@ class ForecastConfig:
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    loose: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
     enc_in: int
     dec_in: int
@@ -74,10 +88,9 @@ class ForecastConfig:
 
     def wrong_types(self) -> list[str]:
         """A sentence for each field whose value is of a type that it cannot have."""
-        found = []
-        for name, hint in typing.get_type_hints(type(self)).items():
-            if name == "presets":
-                continue
+        found, hints = [], typing.get_type_hints(type(self))
+        for name in (field.name for field in dataclasses.fields(self)):
+            hint = hints[name]
             kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
             if not any(_is_a(getattr(self, name), kind) for kind in kinds):
                 wanted = getattr(hint, "__name__", str(hint))
@@ -118,6 +131,34 @@ class ForecastConfig:
         """A sentence if a dropout rate is out of range; dropout counts in steps of 2**-16."""
         return [] if 0 <= rate <= 1 - 2**-16 else [f"dropout must be in [0, 1), got {rate}"]
 
+    def sizes(self) -> Sizes:
+        """The sizes that slicing changes, also those that no field states.
+
+        Fields come in such an order that what None means follows from those before it.
+        """
+        return {}
+
+    def sharing(self, field: str) -> tuple[int, ...]:
+        """For each block of a field, the first block that always has the same size.
+
+        Blocks with the same weights have; here no two do.
+        """
+        return tuple(range(len(self.sizes()[field])))
+
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """The factors that follow from widths where their field is None, one for each block.
+
+        A sliced model keeps those that it was trained with.
+        """
+        return {}
+
+    def listed(self) -> dict[str, Slot]:
+        """The slot of a leaf's last axis, by a part of the leaf's path; the first that fits holds.
+
+        For sizes that are too small to be told apart by giving each another number.
+        """
+        return {}
+
     @property
     def dec_len(self) -> int:
         """Length of the decoder's input, ``label_len + pred_len``."""
@@ -153,13 +194,13 @@ class EncoderDecoderConfig(ForecastConfig):
 
     d_model: int = 512
     d_model_dec: int | None = None
-    n_heads: Sizes = 8
-    d_keys: Sizes | None = None
-    d_values: Sizes | None = None
+    n_heads: PerBlock = 8
+    d_keys: PerBlock | None = None
+    d_values: PerBlock | None = None
     attention_scale: float | tuple[float, ...] | None = None
     e_layers: int = 2
     d_layers: int = 1
-    d_ff: Sizes = 2048
+    d_ff: PerBlock = 2048
     dropout: float = 0.05
     activation: str = "gelu"
 
@@ -180,25 +221,45 @@ class EncoderDecoderConfig(ForecastConfig):
         found += self.wrong_dropout(self.dropout) + self.outside("activation", ("relu", "gelu"))
         return found
 
+    def sizes(self) -> Sizes:
+        """Widths of both halves, sizes of all attention blocks, widths of the feed-forward ones."""
+        return {
+            "d_model": (self.d_model,),
+            "d_model_dec": (self.decoder_width,),
+            **sizes_of_heads(self.heads),
+            "d_ff": self.ff_widths,
+        }
+
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """``1 / sqrt(d_keys)`` for each attention block."""
+        return {"attention_scale": logit_scales(self.heads)}
+
     @property
     def decoder_width(self) -> int:
         """Width of the decoder."""
         return self.d_model if self.d_model_dec is None else self.d_model_dec
 
     @property
+    def heads(self) -> tuple[Heads, ...]:
+        """Sizes of all attention blocks, in the order of their calls."""
+        return heads_of(
+            self._block_widths(), self.n_heads, self.d_keys, self.d_values, self.attention_scale
+        )
+
+    @property
     def encoder_heads(self) -> tuple[Heads, ...]:
         """Sizes of the encoder layers' attention blocks."""
-        return self._heads()[: self.e_layers]
+        return self.heads[: self.e_layers]
 
     @property
     def self_heads(self) -> tuple[Heads, ...]:
         """Sizes of the decoder layers' self-attention blocks."""
-        return self._heads()[self.e_layers :: 2]
+        return self.heads[self.e_layers :: 2]
 
     @property
     def cross_heads(self) -> tuple[Heads, ...]:
         """Sizes of the decoder layers' cross-attention blocks."""
-        return self._heads()[self.e_layers + 1 :: 2]
+        return self.heads[self.e_layers + 1 :: 2]
 
     @property
     def ff_widths(self) -> tuple[int, ...]:
@@ -209,11 +270,6 @@ class EncoderDecoderConfig(ForecastConfig):
         """Model widths at the attention blocks."""
         return (self.d_model,) * self.e_layers + (self.decoder_width,) * (2 * self.d_layers)
 
-    def _heads(self) -> tuple[Heads, ...]:
-        return heads_of(
-            self._block_widths(), self.n_heads, self.d_keys, self.d_values, self.attention_scale
-        )
-
 
 def spread(value: Any, count: int) -> tuple[Any, ...]:
     """One value per block, from one for all or one for each."""
@@ -222,9 +278,9 @@ def spread(value: Any, count: int) -> tuple[Any, ...]:
 
 def heads_of(
     widths: tuple[int, ...],
-    n_heads: Sizes,
-    d_keys: Sizes | None,
-    d_values: Sizes | None,
+    n_heads: PerBlock,
+    d_keys: PerBlock | None,
+    d_values: PerBlock | None,
     scale: float | tuple[float, ...] | None,
 ) -> tuple[Heads, ...]:
     """Sizes of the attention blocks of models with these widths, from fields of a configuration."""
@@ -235,7 +291,23 @@ def heads_of(
     )
 
 
-def indivisible(names: Sequence[str], widths: Sequence[int], n_heads: Sizes) -> list[str]:
+def sizes_of_heads(heads: Sequence[Heads]) -> Sizes:
+    """The three fields that state the sizes of attention blocks."""
+    return {
+        "n_heads": tuple(block.n_heads for block in heads),
+        "d_keys": tuple(block.d_keys for block in heads),
+        "d_values": tuple(block.d_values for block in heads),
+    }
+
+
+def logit_scales(heads: Sequence[Heads]) -> tuple[float, ...]:
+    """Factors on the logits of full attention, ``1 / sqrt(d_keys)`` where none is given."""
+    return tuple(
+        1 / math.sqrt(block.d_keys) if block.scale is None else block.scale for block in heads
+    )
+
+
+def indivisible(names: Sequence[str], widths: Sequence[int], n_heads: PerBlock) -> list[str]:
     """A sentence for each block whose heads do not divide its width, with what would.
 
     Args:

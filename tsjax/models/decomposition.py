@@ -260,7 +260,7 @@ class Mixes:
     projections: tuple[str, str] = ("qkv", "qkv")
 
 
-def forecast(
+def encode_decode(
     c: DecompositionConfig,
     mixes: Mixes,
     x_enc: Array,

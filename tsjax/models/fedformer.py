@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jax import Array
 
-from tsjax.models.base import Sizes, spread
-from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, forecast
+from tsjax.models.base import PerBlock, Sizes, Slot, spread
+from tsjax.models.decomposition import STUDY_AVERAGES, DecompositionConfig, Mixes, encode_decode
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept
 from tsjax.models.layers import Heads
 from tsjax.models.wavelets import WaveletBlock, WaveletCross, padded_length
@@ -30,6 +30,8 @@ encoder, decoder, the cross block's queries, its keys."""
 
 MOST_MODES = 64
 """How many frequencies a block keeps where the configuration does not say."""
+
+_HEADS = ("n_heads", "d_keys", "d_values")
 
 OPTIONS = {
     "version": ("fourier", "wavelets"),
@@ -103,14 +105,27 @@ class FEDformerConfig(DecompositionConfig):
         }
     )
 
+    loose: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            # Nothing reads the dead ones, and a wavelet block maps the heads that it reads to
+            # others.
+            r"attention/(query|key|value|out)/kernel$": _HEADS,
+            # The dead value; the others where series are too short for a level.
+            r"cross_mixing/(query|value|out)/kernel$": ("cross_c",),
+            # Each keeps its own frequencies, and none is passed where series are too short for a
+            # level.
+            r"_mixing/\w+_to_\w+/real$": ("wavelet_c", "wavelet_alpha"),
+        }
+    )
+
     version: str = "fourier"
     mode_select: str = "random"
-    modes: Sizes | None = None
+    modes: PerBlock | None = None
     cross_activation: str = "tanh"
     cross_scale: float | None = None
-    wavelet_c: Sizes | None = None
+    wavelet_c: PerBlock | None = None
     wavelet_k: int = 8
-    wavelet_alpha: Sizes = 16
+    wavelet_alpha: PerBlock = 16
     wavelet_skip: int = 1
     cross_c: int | None = None
     cross_k: int = 8
@@ -179,6 +194,44 @@ class FEDformerConfig(DecompositionConfig):
         longest = f"{most}, the frequencies of the longest block"
         return [f"modes must be at most {longest}, got {self.modes} ({listed}): {remedy}"]
 
+    def sizes(self) -> Sizes:
+        """Also what its version mixes with: frequencies, or wavelet channels."""
+        sizes = super().sizes()
+        if self.version == "fourier":
+            return {**sizes, "modes": tuple(kept.n_modes for kept in self.kept.values())}
+        return {
+            **sizes,
+            "wavelet_c": self.wavelet_channels,
+            "wavelet_alpha": spread(self.wavelet_alpha, 2),
+            "cross_c": (self.cross_channels,),
+        }
+
+    def sharing(self, field: str) -> tuple[int, ...]:
+        """All encoder layers share one mixing, all self blocks one, and all cross blocks one."""
+        if field not in _HEADS:
+            return super().sharing(field)
+        n = self.e_layers
+        return (0,) * n + (n, n + 1) * self.d_layers
+
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """The one factor, on what the cross block gives."""
+        return {"cross_scale": (self.cross_factor,)}
+
+    def listed(self) -> dict[str, Slot]:
+        """The modes of the Fourier blocks, of which there are few."""
+        if self.version != "fourier":
+            return {}
+        names = ("cross_mixing/key_modes", "encoder_mixing", "decoder_mixing", "cross_mixing")
+        lists = ("cross_kv", "encoder", "decoder", "cross_q")
+        return {
+            name: ("modes", MODES.index(list_)) for name, list_ in zip(names, lists, strict=True)
+        }
+
+    @property
+    def cross_factor(self) -> float:
+        """Factor on the cross block's result."""
+        return self.decoder_width**-2 if self.cross_scale is None else self.cross_scale
+
     @property
     def spectra(self) -> tuple[int, ...]:
         """How many frequencies a Fourier version chooses from, for each list of ``MODES``."""
@@ -246,7 +299,9 @@ class FEDformer(nn.Module):
         blocks = _wavelet_blocks if c.version == "wavelets" else _fourier_blocks
         encoder, decoder, cross = blocks(c)
         mixes = Mixes([encoder] * c.e_layers, [(decoder, cross)] * c.d_layers, c.projections)
-        return forecast(c, mixes, x_enc, x_mark_enc, x_mark_dec, positions=c.positions, train=train)
+        return encode_decode(
+            c, mixes, x_enc, x_mark_enc, x_mark_dec, positions=c.positions, train=train
+        )
 
 
 def _fourier_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -261,7 +316,7 @@ def _fourier_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
         queries=c.kept["cross_q"],
         keys=c.kept["cross_kv"],
         init_scale=c.decoder_width**-2,
-        scale=_cross_scale(c),
+        scale=c.cross_factor,
         activation=_activation(c),
         context=c.context,
         name="cross_mixing",
@@ -285,17 +340,13 @@ def _wavelet_blocks(c: FEDformerConfig) -> tuple[nn.Module, nn.Module, nn.Module
         channels=c.cross_channels,
         order=c.cross_k,
         modes=c.modes or MOST_MODES,
-        scale=_cross_scale(c),
+        scale=c.cross_factor,
         activation=_activation(c),
         dead=c.dead_projections,
         name="cross_mixing",
     )
     encoder = own(0, "encoder", c.encoder_heads[0])
     return encoder, own(1, "decoder", c.self_heads[0]), cross
-
-
-def _cross_scale(c: FEDformerConfig) -> float:
-    return c.decoder_width**-2 if c.cross_scale is None else c.cross_scale
 
 
 def _activation(c: FEDformerConfig) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tsjax.models.autoformer import AutoformerConfig
 from tsjax.models.base import ForecastConfig, spread
-from tsjax.models.crossformer import CrossformerConfig, TwoStageSizes
+from tsjax.models.crossformer_config import CrossformerConfig, TwoStageSizes
 from tsjax.models.decomposition import DecompositionConfig
 from tsjax.models.fedformer import MOST_MODES, FEDformerConfig
 from tsjax.models.formula_blocks import (

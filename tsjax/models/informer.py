@@ -23,7 +23,7 @@ from jax import Array
 from tsjax.models.base import EncoderDecoderConfig
 from tsjax.models.initializers import torch_uniform
 from tsjax.models.layers import Heads, Mix, full_attention, parameter
-from tsjax.models.transformer import forecast
+from tsjax.models.transformer import encode_decode
 
 CONTEXTS = ("transposed", "reread")
 CROSS_ATTENTIONS = ("full", "prob")
@@ -50,6 +50,10 @@ class InformerConfig(EncoderDecoderConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {"corrected": {}, "tslib": _PUBLISHED, "paper": _PUBLISHED}
+    )
+    # A distilling convolution maps one width to another, which need not be the same.
+    loose: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {r"distil_\d+/conv/kernel$": ("d_model",)}
     )
 
     factor: int = 3
@@ -250,7 +254,7 @@ class Informer(nn.Module):
         distils = range(c.e_layers - 1 if c.distil else 0)
         between = [Distil(c.distil_padding, name=f"distil_{i}") for i in distils]
         inputs = (x_enc, x_mark_enc, x_dec, x_mark_dec)
-        return forecast(c, encoder, decoder, inputs, between, train=train)
+        return encode_decode(c, encoder, decoder, inputs, between, train=train)
 
 
 def _prob_sparse(

@@ -70,9 +70,10 @@ def parameter(
       flax.errors.ScopeParamShapeError: if the parameter is there in another shape.
     """
     if not module.has_variable("params", name):
-        init = nn.initializers.zeros if shapes_only.get() else init
-        made: Array = module.param(name, init, shape, jnp.float32)
-        return made
+        if shapes_only.get():
+            module.put_variable("params", name, jnp.zeros(shape, jnp.float32))
+        else:
+            module.param(name, init, shape, jnp.float32)
     value: Array = module.get_variable("params", name)
     if value.shape != shape:
         scope = "/".join(module.path)

@@ -1,64 +1,36 @@
-"""The sizes of a pruned model, read from the shapes of its variables.
+"""The sizes of a sliced model, read from the shapes of its leaves.
 
-Slicing units out of a model's variables leaves a smaller model of the same kind. Every axis of a
-leaf is either fixed by the task (channels, steps) or one of the sizes that a configuration states:
-here called a slot, a field and the block that it counts for. Which axes belong to which slot is
-asked of the model itself, by initialising it, abstractly, with a different number for each slot.
+Slicing units out of a model leaves a smaller model of the same kind. Every axis of a leaf is either
+fixed by the task (channels, steps) or has one of the sizes that a configuration states, which is
+called its slot. Which axes belong to which slot is asked of the model itself: it is initialised,
+abstractly, with a different number for each slot.
 """
 
 import dataclasses
 import functools
 import itertools
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from tsjax import trees
-from tsjax.models.autoformer import AutoformerConfig
-from tsjax.models.base import EncoderDecoderConfig, ForecastConfig, spread
-from tsjax.models.crossformer import CrossformerConfig
-from tsjax.models.fedformer import MODES, FEDformerConfig
-from tsjax.models.informer import InformerConfig
-from tsjax.models.layers import LOOK_UPS, Heads, shapes_only
-from tsjax.models.registry import MODELS, forward, init
+from tsjax.models.base import ForecastConfig, Slot, spread
+from tsjax.models.layers import LOOK_UPS
+from tsjax.models.variables import abstract
 
 PyTree = Any
-Slot = tuple[str, int]
-"""A field of a configuration, and which of the blocks that it counts for: the first of those that
-have their size in common."""
-Sizes = dict[str, tuple[int, ...]]
-"""The sizes by field, one for each block."""
 Axes = tuple[Slot | int, ...]
 """A leaf's axes: slots, or sizes that never change."""
 
-_HEADS = ("n_heads", "d_keys", "d_values")
 
-LOOSE: dict[type[ForecastConfig], dict[str, tuple[str, ...]]] = {
-    # A width goes in, one goes out.
-    InformerConfig: {r"distil_\d+/conv/kernel$": ("d_model",)},
-    # All heads share the lags and their weights: the values could have any number of heads.
-    AutoformerConfig: {r"attention/value/kernel$": ("n_heads",)},
-    FEDformerConfig: {
-        # Nothing reads the dead ones, and a wavelet block maps the heads that it reads to others.
-        r"attention/(query|key|value|out)/kernel$": _HEADS,
-        # The dead value; the others where series are too short for a level.
-        r"cross_mixing/(query|value|out)/kernel$": ("cross_c",),
-        # Each keeps its own frequencies, and none is passed where series are too short for a level.
-        r"_mixing/\w+_to_\w+/real$": ("wavelet_c", "wavelet_alpha"),
-    },
-}
-"""Leaves with axes that the configuration ties to others of the same fields, but that the model's
-arithmetic does not, by a pattern of their paths."""
-
-
-def config_from_params(config: ForecastConfig, params: PyTree) -> ForecastConfig:
+def config_from_params(
+    config: ForecastConfig, params: PyTree, state: PyTree | None = None
+) -> ForecastConfig:
     """The configuration of a model that has been sliced.
 
     A model that :func:`tsjax.models.create` makes of it has exactly these leaves. Fields that still
@@ -68,9 +40,9 @@ def config_from_params(config: ForecastConfig, params: PyTree) -> ForecastConfig
 
     Args:
       config: the configuration of the model before it was sliced.
-      params: its sliced params, or all of its variables, ``{"params": params, **state}``. Only
-        shapes are read: tracers and ``jax.ShapeDtypeStruct`` will do. The ``cross_kv`` modes of a
-        FEDformer are seen in its state only; with params alone they stay.
+      params: its sliced params. Only shapes are read: tracers and ``jax.ShapeDtypeStruct`` will do.
+      state: its other variables. What only they show, the ``cross_kv`` modes of a FEDformer, stays
+        as it is where they are not given.
 
     Returns:
       A configuration of the same type; ``config`` itself where no size has changed.
@@ -78,55 +50,31 @@ def config_from_params(config: ForecastConfig, params: PyTree) -> ForecastConfig
     Raises:
       ValueError: if no configuration has such leaves. All leaves that do not fit are listed.
     """
-    axes = _axes(config)
-    if not (isinstance(params, Mapping) and "params" in params):
-        start = "params/"
-        axes = {p.removeprefix(start): slots for p, slots in axes.items() if p.startswith(start)}
-    trees.check_arrays(params)
-    shapes = {path: tuple(leaf.shape) for path, leaf in trees.by_path(params).items()}
+    tree = {"params": params} if state is None else {"params": params, "state": state}
+    axes = {p: slots for p, slots in _axes(config).items() if p.partition("/")[0] in tree}
+    trees.check_arrays(tree)
+    shapes = {path: tuple(leaf.shape) for path, leaf in trees.by_path(tree).items()}
     found = _found(axes, shapes)
     want = {
         path: tuple(a if isinstance(a, int) else found.get(a, 0) for a in slots)
         for path, slots in axes.items()
     }
     if shapes != want:
-        tree, like = ({p: _struct(s) for p, s in each.items()} for each in (shapes, want))
+        have, like = ({p: _struct(s) for p, s in each.items()} for each in (shapes, want))
         like_name = f"the model of a {type(config).__name__}"
-        trees.check_same_structure(tree, like, name="the tree", like_name=like_name)
+        trees.check_same_structure(have, like, name="the tree", like_name=like_name)
     return _resized(config, found)
 
 
-@functools.cache
-def sized_forward(config: ForecastConfig) -> Callable[..., Array]:
-    """The forecast of a model, or of any pruned version of it, whose variables it is given.
+def tie_loose_axes(config: ForecastConfig, params: PyTree, state: PyTree) -> None:
+    """Makes the trace show which axes have one size by the configuration alone.
 
-    What is computed depends on the variables' shapes: the model is that of
-    :func:`config_from_params`. Where a configuration has one size for axes that the arithmetic does
-    not tie, sums over them are added up, and the result left unread, so that whoever follows the
-    computation sees that they must be cut together.
-
-    Args:
-      config: the configuration of the model before it was sliced.
-
-    Returns:
-      ``fn(variables, x_enc, x_mark_enc, x_dec, x_mark_dec, *, key=None)``, which returns the
-      forecast [B, pred_len, c_out]; ``variables`` are ``{"params": params, **state}``. With a
-      random ``key`` it runs in train mode, and what that does to the state is dropped. It raises
-      ValueError as :func:`config_from_params` does.
+    Those are the model's ``loose`` ones, see :class:`tsjax.models.ForecastConfig`.
     """
-
-    def fn(variables: PyTree, *inputs: Array, key: Array | None = None) -> Array:
-        if "params" not in variables:
-            given = ", ".join(map(str, variables)) or "nothing"
-            raise ValueError(f"variables must be {{'params': params, **state}}, got {given}")
-        model = _model(config_from_params(config, variables))
-        leaves = trees.by_path(variables)
-        for (path, axis), (other, other_axis) in _ties(config):
+    if ties := _ties(config):
+        leaves = trees.by_path({"params": params, "state": state})
+        for (path, axis), (other, other_axis) in ties:
             _tie(leaves[path], axis, leaves[other], other_axis)
-        state = {name: tree for name, tree in variables.items() if name != "params"}
-        return forward(model)(variables["params"], state, *inputs, key=key)[0]
-
-    return fn
 
 
 def _tie(x: Array, axis: int, other: Array, other_axis: int) -> None:
@@ -141,7 +89,6 @@ def _tie(x: Array, axis: int, other: Array, other_axis: int) -> None:
 @functools.cache
 def _ties(config: ForecastConfig) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
     """Pairs of (path, axis): each loose one, and one of its slot that is not."""
-    patterns = LOOSE.get(type(config), {})
     members: dict[Slot, list[tuple[str, int]]] = {}
     for path, slots in _axes(config).items():
         for axis, slot in enumerate(slots):
@@ -152,7 +99,7 @@ def _ties(config: ForecastConfig) -> tuple[tuple[tuple[str, int], tuple[str, int
         loose = [
             axis
             for axis in axes
-            if any(field in fields and re.search(p, axis[0]) for p, fields in patterns.items())
+            if any(field in fields and re.search(p, axis[0]) for p, fields in config.loose.items())
         ]
         anchor = next((axis for axis in axes if axis not in loose), axes[0])
         found += [(axis, anchor) for axis in loose if axis != anchor]
@@ -161,45 +108,31 @@ def _ties(config: ForecastConfig) -> tuple[tuple[tuple[str, int], tuple[str, int
 
 @functools.cache
 def _axes(config: ForecastConfig) -> dict[str, Axes]:
-    """The axes of each variable of a model, by path."""
-    blocks = {field: _slots(config, field) for field in _sizes(config) if field != "modes"}
+    """The axes of each leaf of a model, by path, ``params/...`` and ``state/...``."""
+    listed = config.listed()
+    told = {field for field, _ in listed.values()}
+    slots = {field: _slots(config, field) for field in config.sizes() if field not in told}
     # Sizes that no axis has otherwise tell the slots apart: a fixed one is a length or a number of
     # the configuration, or the rows of a look-up.
-    stated = (x for value in vars(config).values() for x in spread(value, 1) if isinstance(x, int))
+    fixed = (value for field, value in vars(config).items() if field not in slots)
+    stated = (x for value in fixed for x in spread(value, 1) if isinstance(x, int))
     unused = itertools.count(1 + sum(stated) + max(LOOK_UPS.values()))
-    number = {slot: next(unused) for slots in blocks.values() for slot in dict.fromkeys(slots)}
+    number = {slot: next(unused) for each in slots.values() for slot in dict.fromkeys(each)}
     slot_of = {size: slot for slot, size in number.items()}
-    numbers = {field: _value([number[s] for s in slots]) for field, slots in blocks.items()}
-    lists = _frequency_lists(config)
+    numbers = {field: _value([number[s] for s in each]) for field, each in slots.items()}
     axes: dict[str, Axes] = {}
     for path, shape in _shapes(dataclasses.replace(config, **numbers)).items():
         found: Axes = tuple(slot_of.get(size, size) for size in shape)
-        index = next((i for name, i in lists.items() if name in path), None)
-        axes[path] = found if index is None else (*found[:-1], ("modes", index))
+        last = next((slot for part, slot in listed.items() if part in path), None)
+        axes[path] = found if last is None else (*found[:-1], last)
     return axes
 
 
+@functools.cache
 def _shapes(config: ForecastConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's variables, by path."""
-    model = _model(config)
-    token = shapes_only.set(True)
-    try:
-        params, state = jax.eval_shape(lambda: init(model, jax.random.key(0)))
-    finally:
-        shapes_only.reset(token)
-    return {path: leaf.shape for path, leaf in trees.by_path({"params": params, **state}).items()}
-
-
-def _frequency_lists(config: ForecastConfig) -> dict[str, int]:
-    """Which list of modes the last axis of a Fourier block's variables counts; the first holds.
-
-    There are too few frequencies to tell the lists apart by their lengths.
-    """
-    if not isinstance(config, FEDformerConfig) or config.version != "fourier":
-        return {}
-    names = ("cross_mixing/key_modes", "encoder_mixing", "decoder_mixing", "cross_mixing")
-    lists = ("cross_kv", "encoder", "decoder", "cross_q")
-    return {name: MODES.index(list_) for name, list_ in zip(names, lists, strict=True)}
+    """Shapes of a model's leaves, by path; models that differ in size only share a call."""
+    params, state = abstract(config)
+    return {p: leaf.shape for p, leaf in trees.by_path({"params": params, "state": state}).items()}
 
 
 def _found(axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]) -> dict[Slot, int]:
@@ -216,7 +149,7 @@ def _found(axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]) -> d
 
 def _resized(config: ForecastConfig, found: Mapping[Slot, int]) -> ForecastConfig:
     """``config`` with the sizes that were found, otherwise as it is where it still fits."""
-    old, new, seen = _sizes(config), {}, {}
+    old, new, seen = config.sizes(), {}, {}
     for field, sizes in old.items():
         slots = _slots(config, field)
         new[field] = tuple(found.get(slot, size) for slot, size in zip(slots, sizes, strict=True))
@@ -230,112 +163,21 @@ def _resized(config: ForecastConfig, found: Mapping[Slot, int]) -> ForecastConfi
             same = dataclasses.replace(small, **{field: getattr(config, field)})
         except ValueError:  # None, where heads no longer divide the width.
             continue
-        if all(_sizes(same)[field][i] == sizes[i] for i in seen[field]):
+        if all(same.sizes()[field][i] == sizes[i] for i in seen[field]):
             small = same
-    return _with_scales_of(config, small)
-
-
-def _with_scales_of(config: ForecastConfig, small: ForecastConfig) -> ForecastConfig:
-    """``small`` with the scales that the widths of ``config`` imply."""
-    if isinstance(config, FEDformerConfig):
-        assert isinstance(small, FEDformerConfig)
-        if config.cross_scale is not None or small.decoder_width == config.decoder_width:
-            return small
-        return dataclasses.replace(small, cross_scale=config.decoder_width**-2)
-    scales = _scales(config)
-    if _scales(small) == scales:
-        return small
-    fields: dict[str, Any] = {"attention_scale": _value(scales)}
-    return dataclasses.replace(small, **fields)
-
-
-def _scales(config: ForecastConfig) -> tuple[float, ...]:
-    """Factors on the attention logits, one for each block."""
-
-    def implied(heads: Heads) -> float:
-        if isinstance(config, AutoformerConfig):
-            return 1 / (heads.n_heads * heads.d_keys)
-        return 1 / math.sqrt(heads.d_keys)
-
-    return tuple(implied(heads) if heads.scale is None else heads.scale for heads in _heads(config))
-
-
-def _sizes(config: ForecastConfig) -> Sizes:
-    """What a model's sizes are, wherever they come from; invisible ones too."""
-    heads = _heads(config)
-    sizes = {
-        "n_heads": tuple(block.n_heads for block in heads),
-        "d_keys": tuple(block.d_keys for block in heads),
-        "d_values": tuple(block.d_values for block in heads),
-    }
-    if isinstance(config, CrossformerConfig):
-        layers = (*config.encoder_sizes, *config.decoder_sizes)
-        return {
-            "d_model": config.level_widths,
-            "d_model_dec": (config.decoder_width,),
-            **sizes,
-            "factor": tuple(layer.n_routers for layer in layers),
-            "d_router": tuple(layer.d_router for layer in layers),
-            "d_message": tuple(layer.d_message for layer in layers),
-            "d_ff": tuple(width for layer in layers for width in layer.d_ff),
-            "d_mlp": config.mlp_widths,
-        }
-    assert isinstance(config, EncoderDecoderConfig)
-    sizes = {
-        "d_model": (config.d_model,),
-        "d_model_dec": (config.decoder_width,),
-        **sizes,
-        "d_ff": config.ff_widths,
-    }
-    if not isinstance(config, FEDformerConfig):
-        return sizes
-    if config.version == "fourier":
-        return {**sizes, "modes": tuple(kept.n_modes for kept in config.kept.values())}
-    return {
-        **sizes,
-        "wavelet_c": config.wavelet_channels,
-        "wavelet_alpha": spread(config.wavelet_alpha, 2),
-        "cross_c": (config.cross_channels,),
-    }
-
-
-def _heads(config: ForecastConfig) -> tuple[Heads, ...]:
-    """Sizes of all attention blocks, in the order of their calls."""
-    if isinstance(config, CrossformerConfig):
-        layers = ((s.time, s.sender, s.receiver) for s in config.encoder_sizes)
-        decoder = zip(config.decoder_sizes, config.cross_heads, strict=True)
-        layers_dec = ((s.time, s.sender, s.receiver, cross) for s, cross in decoder)
-        return tuple(itertools.chain(*layers, *layers_dec))
-    assert isinstance(config, EncoderDecoderConfig)
-    pairs = zip(config.self_heads, config.cross_heads, strict=True)
-    return (*config.encoder_heads, *itertools.chain(*pairs))
+    scales = small.scales()
+    kept = {field: each for field, each in config.scales().items() if each != scales[field]}
+    return dataclasses.replace(small, **{field: _value(each) for field, each in kept.items()})
 
 
 def _slots(config: ForecastConfig, field: str) -> tuple[Slot, ...]:
-    """A field's slots, one for each block; blocks that share their weights share it."""
-    count = len(_sizes(config)[field])
-    first = list(range(count))
-    if isinstance(config, FEDformerConfig) and field in ("n_heads", "d_keys", "d_values"):
-        # One mixing for all encoder layers, one for all self and one for all cross blocks.
-        n = config.e_layers
-        first = [0] * n + [n, n + 1] * config.d_layers
-    if isinstance(config, CrossformerConfig) and field == "d_model" and config.win_size == 1:
-        # Nothing stands between two levels that maps one width to another.
-        first = [0] * count
-    return tuple((field, i) for i in first)
+    """A field's slots, one for each block."""
+    return tuple((field, first) for first in config.sharing(field))
 
 
 def _value(sizes: Sequence[Any]) -> Any:
     """A field's value: one number where all blocks agree."""
     return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
-
-
-def _model(config: ForecastConfig) -> nn.Module:
-    for entry in MODELS.values():
-        if type(config) is entry.config:
-            return entry.module(config)
-    known = ", ".join(entry.config.__name__ for entry in MODELS.values())
-    raise ValueError(f"config must be one of {known}, got a {type(config).__name__}")
 
 
 def _struct(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -148,7 +148,7 @@ class Transformer(nn.Module):
             return full_attention(heads.scale, c.dropout, causal=causal, train=train)
 
         blocks = zip(c.self_heads, c.cross_heads, strict=True)
-        return forecast(
+        return encode_decode(
             c,
             [mix(heads) for heads in c.encoder_heads],
             [(mix(own, causal=True), mix(cross)) for own, cross in blocks],
@@ -157,7 +157,7 @@ class Transformer(nn.Module):
         )
 
 
-def forecast(
+def encode_decode(
     c: EncoderDecoderConfig,
     encoder: Sequence[Mix],
     decoder: Sequence[tuple[Mix, Mix]],

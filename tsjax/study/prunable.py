@@ -23,16 +23,16 @@ def _but_the_output_projection(task: Task) -> Predicate:
 
 
 def _but_seven_outputs(task: Task) -> Predicate:
-    return _kernels_but_of(task.settings.model, task.config, 7)
+    return _kernels_but_of(task.config, 7)
 
 
 @functools.cache
-def _kernels_but_of(name: str, config: models.ForecastConfig, outputs: int) -> Predicate:
+def _kernels_but_of(config: models.ForecastConfig, outputs: int) -> Predicate:
     """The kernels whose layers have another number of outputs in PyTorch.
 
     There, as in the published study, the heads of an attention block are one axis of outputs.
     """
-    shapes = interop.torch_shapes(name, config)
+    shapes = interop.torch_shapes(config)
 
     def where(path: str, leaf: Any) -> bool:
         return pruning.all_kernels(path, leaf) and shapes[path][0] != outputs

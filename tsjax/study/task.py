@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from tsjax import data, models
+from tsjax.forecaster import Forward
 from tsjax.study import records
 from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
@@ -33,7 +34,7 @@ class Task:
     dataset: data.Dataset
     windows: Windows
     config: models.ForecastConfig
-    forward: models.Forward
+    forward: Forward
     params: PyTree
     state: PyTree
 
@@ -102,9 +103,9 @@ def set_up(settings: TrainSettings) -> Task:
     channels = len(dataset.channels)
     sizes = {"enc_in": channels, "dec_in": channels, "c_out": channels, "freq": dataset.freq}
     config = models.config(s.model, s.preset, **(s.model_options() | sizes))
-    model = models.create(s.model, config)
-    params, state = models.init(model, jax.random.key(s.seed))
-    return Task(s, dataset, Windows.of(dataset), config, models.forward(model), params, state)
+    made = models.create(config, jax.random.key(s.seed))
+    windows = Windows.of(dataset)
+    return Task(s, dataset, windows, config, made.forward, made.params, made.state)
 
 
 def describe(task: Task) -> records.Data:

@@ -1,0 +1,80 @@
+"""Linen's side of a model: its variables are made here, and its module is called here.
+
+Everywhere else a model's variables are params and state; here they are linen's collections.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tsjax.models.base import ForecastConfig
+from tsjax.models.layers import shapes_only
+from tsjax.models.registry import input_shapes, module
+
+PyTree = Any
+
+RNG_STREAMS = ("dropout", "keys")
+"""What train mode draws: zeroed elements, and the keys that Informer samples."""
+
+
+def fresh(config: ForecastConfig, key: Array) -> tuple[PyTree, PyTree]:
+    """New variables of a model.
+
+    Args:
+      config: its configuration.
+      key: one random key; the same key gives the same variables.
+
+    Returns:
+      ``(params, state)``: plain dicts; ``state`` holds the other collections, such as ``buffers``.
+    """
+    run = _variables if isinstance(key, jax.core.Tracer) else _variables_at_once
+    return _parted(run(config, key))
+
+
+def abstract(config: ForecastConfig) -> tuple[PyTree, PyTree]:
+    """The shapes of a model's params and state."""
+    token = shapes_only.set(True)
+    try:
+        return _parted(jax.eval_shape(lambda: _variables(config, jax.random.key(0))))
+    finally:
+        shapes_only.reset(token)
+
+
+def call(
+    config: ForecastConfig,
+    params: PyTree,
+    state: PyTree,
+    inputs: tuple[Array, ...],
+    key: Array | None,
+) -> tuple[Array, PyTree]:
+    """The forecast of the model with exactly this configuration, and its new state.
+
+    With a random ``key`` it runs in train mode, without one in evaluation mode.
+    """
+    model, variables = module(config), {"params": params, **state}
+    if key is None:
+        return model.apply(variables, *inputs, train=False), state
+    rngs = dict(zip(RNG_STREAMS, jax.random.split(key, len(RNG_STREAMS)), strict=True))
+    y, new = model.apply(variables, *inputs, train=True, rngs=rngs, mutable=list(state))
+    return y, {**state, **new}
+
+
+def _parted(variables: PyTree) -> tuple[PyTree, PyTree]:
+    """Linen's collections as params and state."""
+    state = dict(variables)
+    params = state.pop("params")
+    return params, state
+
+
+def _variables(config: ForecastConfig, key: Array) -> PyTree:
+    shapes = input_shapes(config, batch=1)
+    return module(config).init(key, *(jnp.zeros(s.shape, s.dtype) for s in shapes))
+
+
+# What runs once is compiled in a hurry: XLA's optimisations would take longer than they save. Only
+# a function that no other one traces may have such options.
+_variables_at_once = jax.jit(
+    _variables, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
