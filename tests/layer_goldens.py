@@ -34,7 +34,7 @@ def assert_layer(name, run, entries=(), like=None, buffers=None):
     """Compares ``run(params, **inputs)``, which returns outputs by name, in float64.
 
     ``entries`` map paths of ``params`` to PyTorch's keys and layouts, as in
-    ``tsjax.interop.torch_names``; ``like`` is a tree with the shapes of ``params``. ``buffers`` is
+    ``tsjax.models.torch_names``; ``like`` is a tree with the shapes of ``params``. ``buffers`` is
     called with the stored arrays for what ``run`` is to get besides, as a last argument.
     """
     entries = dict(entries)

@@ -11,7 +11,6 @@ from conftest import golden_dir
 from golden import INPUTS, Case, forecaster_of, model_cases
 
 from tsjax import interop, models, trees
-from tsjax.interop.torch_names import NAMES, UNREAD
 
 CASES = model_cases()
 
@@ -124,7 +123,8 @@ def test_weights_survive_the_way_there_and_back(case, dtype):
         path.split("/", 1)[1]: leaf
         for path, leaf in trees.by_path({**made.state, "params": made.params}).items()
     }
-    names = NAMES[case.model](case.config()).items()
+    entry = models.MODELS[case.model]
+    names = entry.torch_names(case.config()).items()
     tables = {key: len(leaves[path]) for path, (key, _) in names if leaves[path].ndim == 2}
     for name, array in back.items():
         if name.endswith(".pe"):
@@ -132,7 +132,7 @@ def test_weights_survive_the_way_there_and_back(case, dtype):
             assert array.shape == (1, 5000, stored[name].shape[2])
             used = tables.get(name, 128)
             array, stored[name] = array[:, :used], stored[name][:, :used]
-        if name in UNREAD.get(case.model, lambda config: {})(case.config()):
+        if name in entry.torch_unread(case.config()):
             # Computed anew, while the reference rounds angles up to the row's number to float32.
             assert np.max(np.abs(array - stored[name])) <= used * 2.0**-23
             continue

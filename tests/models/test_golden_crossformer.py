@@ -5,7 +5,6 @@ import pytest
 from layer_goldens import CASE, PATH, REASON, assert_layer, ctor, names, params_like
 
 from tsjax import models
-from tsjax.interop.torch_names import NAMES
 from tsjax.models.crossformer import (
     DecoderLayer,
     EncoderLevel,
@@ -16,6 +15,7 @@ from tsjax.models.crossformer import (
     segments,
 )
 from tsjax.models.layers import Heads
+from tsjax.models.torch_names import crossformer
 
 pytestmark = pytest.mark.skipif(not PATH.is_file(), reason=REASON)
 
@@ -25,7 +25,7 @@ def entries(ours: str, theirs: str):
     config = models.config("crossformer", "tslib", enc_in=1, dec_in=1, c_out=1, e_layers=2)
     return {
         path.removeprefix(ours): (key.removeprefix(theirs), layout)
-        for path, (key, layout) in NAMES["crossformer"](config).items()
+        for path, (key, layout) in crossformer(config).items()
         if path.startswith(ours)
     }
 

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import pytest
 from layer_goldens import CASE, PATH, REASON, assert_layer, ctor, names, params_like
 
-from tsjax.interop import torch_names
-from tsjax.interop.layouts import linear
+from tsjax.models import torch_names
 from tsjax.models.autoformer import AutoformerConfig, auto_correlation
 from tsjax.models.decomposition import (
     DecoderLayer,
@@ -18,6 +17,7 @@ from tsjax.models.decomposition import (
 )
 from tsjax.models.layers import Attention, Heads
 from tsjax.models.spectra import series, spectrum
+from tsjax.models.torch_layouts import linear
 
 pytestmark = pytest.mark.skipif(not PATH.is_file(), reason=REASON)
 
@@ -47,14 +47,14 @@ def test_a_mixture_of_averages(name):
         season, trend = layer.apply({"params": params}, x)
         return {"seasonal": season, "moving_mean": trend}
 
-    entries = torch_names._dense("mixture", "layer", linear())
+    entries = torch_names.dense("mixture", "layer", linear())
     assert_layer(name, run, entries, params_like(layer, jnp.zeros((1, 48, 3))))
 
 
 @pytest.mark.parametrize("name", names("my_Layernorm"))
 def test_norm(name):
     layer = SeasonalNorm()
-    entries = torch_names._norm("norm", "layernorm")
+    entries = torch_names.norm("norm", "layernorm")
     like = params_like(layer, jnp.zeros((1, 2, ctor(name)["channels"])))
     assert_layer(name, lambda params, x: {"y": layer.apply({"params": params}, x)}, entries, like)
 
@@ -92,7 +92,7 @@ def test_auto_correlation_between_its_projections(name):
     layer = Attention(Heads(made["n_heads"], width, width))
     mix = correlation(name)
     x = jnp.zeros((1, 24, made["d_model"]))
-    entries = {p.removeprefix("/"): e for p, e in torch_names._attention("", "x")}
+    entries = {p.removeprefix("/"): e for p, e in torch_names.attention("", "x")}
     entries = {p: (key.removeprefix("x."), layout) for p, (key, layout) in entries.items()}
 
     def run(params, x):
@@ -126,7 +126,7 @@ def test_encoder_layer(name):
     def run(params, x):
         return {"y": layer.apply({"params": params}, x, mix, train=False)}
 
-    entries = dict(torch_names._attention("attention", "attention"))
+    entries = dict(torch_names.attention("attention", "attention"))
     entries.update(without_prefix(torch_names._decomposing_layer("x", "x", config, 2)))
     assert_layer(
         name, run, entries, params_like(layer, jnp.zeros((1, 24, config.d_model)), mix, train=False)
@@ -145,7 +145,7 @@ def test_decoder_layer(name):
 
     entries = {}
     for block in ("self_attention", "cross_attention"):
-        entries.update(torch_names._attention(block, block))
+        entries.update(torch_names.attention(block, block))
     entries.update(without_prefix(torch_names._decomposing_layer("x", "x", config, 3)))
     entries["trend_projection/kernel"] = ("projection.weight", torch_names.CONV)
     x, memory = (jnp.zeros((1, steps, config.d_model)) for steps in (30, 24))

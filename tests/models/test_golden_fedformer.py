@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from layer_goldens import CASE, PATH, REASON, assert_layer, ctor, names, params_like
 
-from tsjax.interop import torch_names
-from tsjax.interop.layouts import TABLE, merged
+from tsjax.models import torch_names
 from tsjax.models.fourier import FourierBlock, FourierCross, Kept
 from tsjax.models.layers import Attention, Heads
+from tsjax.models.torch_layouts import TABLE, merged
 from tsjax.models.wavelets import (
     SparseKernel,
     WaveletBlock,
@@ -97,7 +97,7 @@ def test_fourier_block_between_its_projections(name):
     }
     entries = {
         f"attention{path}": (key.removeprefix("."), layout)
-        for path, (key, layout) in torch_names._attention("", "")
+        for path, (key, layout) in torch_names.attention("", "")
     }
     entries.update(torch_names._complex("mixing/", "inner_correlation.", TABLE))
     assert_layer(name, run, entries, like, lambda _, rand: jnp.asarray(rand["index"]))

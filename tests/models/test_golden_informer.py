@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layer_goldens import CASE, PATH, REASON, assert_close, assert_layer, ctor, names, params_like
 
-from tsjax.interop import torch_names
+from tsjax.models import torch_names
 from tsjax.models.informer import Distil, ProbSparse
 from tsjax.models.layers import Attention, Heads
 
@@ -45,7 +45,7 @@ def test_prob_sparse_attention_rereads_its_context(name):
     x = jnp.zeros((1, 20, made["d_model"]))
     entries = {
         path.removeprefix("x/"): (key.removeprefix("x."), layout)
-        for path, (key, layout) in torch_names._attention("x", "x")
+        for path, (key, layout) in torch_names.attention("x", "x")
     }
     like = params_like(layer, x, x, lambda q, k, v: v)
     assert_layer(name, run, entries, like, recorded)
@@ -64,8 +64,8 @@ def test_distilling(name):
         variables = {"params": params, "batch_stats": batch_stats}
         return layer.apply(variables, x, train=train, mutable=["batch_stats"])
 
-    entries = dict(torch_names._dense("conv", "downConv", torch_names.CONV))
-    entries.update(torch_names._norm("norm", "norm"))
+    entries = dict(torch_names.dense("conv", "downConv", torch_names.CONV))
+    entries.update(torch_names.norm("norm", "norm"))
     like = params_like(layer, jnp.zeros((3, 48, ctor(name)["c_in"])), train=True)
     assert_layer(name, lambda *args, x: {"y": apply(*args, x)[0]}, entries, like, statistics)
     if after := CASE.group(f"{name}/bn_after"):

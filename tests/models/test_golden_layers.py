@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from layer_goldens import CASE, PATH, REASON, assert_layer, ctor, names, params_like
 
-from tsjax.interop import torch_names
-from tsjax.models import ForecastConfig
+from tsjax.models import ForecastConfig, torch_names
 from tsjax.models.layers import DataEmbedding, attend, sinusoids
 
 pytestmark = pytest.mark.skipif(not PATH.is_file(), reason=REASON)

@@ -13,7 +13,6 @@ from forecasters import shapes
 from golden import Case
 
 from tsjax import interop, models, trees
-from tsjax.interop.torch_names import NAMES as NAMES_IN_TORCH
 from tsjax.models.dropout import Dropout, random_words
 from tsjax.models.informer import ProbSparse
 from tsjax.models.layers import DataEmbedding, attend
@@ -248,7 +247,8 @@ def test_parameter_counts_at_full_size(label, preset, pred_len, count):
 def test_initial_weights_have_the_moments_of_the_reference(name):
     config = small_config(name, "tslib", d_model=32, n_heads=4, d_ff=48, c_out=3, modes=4)
     made = models.create(config, jax.random.key(0))
-    torch = {path: keys for path, (keys, _) in NAMES_IN_TORCH[name](config).items()}
+    names = models.MODELS[name].torch_names(config).items()
+    torch = {path: keys for path, (keys, _) in names}
     arrays = interop.to_torch(made)
     for path, w in trees.by_path(made.params).items():
         key = torch[path] if isinstance(torch[path], str) else torch[path][0]

@@ -14,7 +14,6 @@ from pytorch_cases import config_of, forecaster_of, inputs_of  # noqa: E402
 from third_party import pytorch  # noqa: E402
 from third_party.pytorch.layers import Attention  # noqa: E402
 from tsjax import interop, models, pruning, trees  # noqa: E402
-from tsjax.interop.torch_names import NAMES  # noqa: E402
 from tsjax.study.prunable import EXEMPT  # noqa: E402
 
 
@@ -47,7 +46,7 @@ def test_the_published_studys_rule_is_that_of_linear_and_convolution_layers(vari
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d) and layer.weight.shape[0] != 7
     }
     prunes = EXEMPT["seven_outputs"](types.SimpleNamespace(config=config))
-    names = NAMES[models.name_of(config)](config).items()
+    names = models.MODELS[models.name_of(config)].torch_names(config).items()
     keys = {path: (k,) if isinstance(k, str) else k for path, (k, _) in names}
     chosen = {
         key

@@ -15,7 +15,6 @@ from torch.nn.utils import prune
 
 from third_party.pytorch.layers import Attention
 from tsjax import models, pruning, trees
-from tsjax.interop.torch_names import NAMES
 
 EMBEDDINGS = ("enc_embedding", "dec_embedding", "enc_value_embedding")
 
@@ -31,7 +30,7 @@ def kernels(config: models.ForecastConfig, module: nn.Module) -> dict[str, nn.Mo
       Layers by the path of the kernel in tsjax, ``"encoder/layer_0/attention/query/kernel"``.
     """
     shapes = jax.eval_shape(lambda: models.create(config, jax.random.key(0)))
-    names = NAMES[models.name_of(config)](config)
+    names = models.MODELS[models.name_of(config)].torch_names(config)
     found = {}
     for path, leaf in trees.by_path(shapes.params).items():
         if pruning.kernels(path, leaf):

@@ -103,4 +103,6 @@ class BenchmarkSettings:
         """
         sizes = {"enc_in": _CHANNELS, "dec_in": _CHANNELS, "c_out": _CHANNELS, "freq": "h"}
         sizes |= {"seq_len": self.seq_len, "label_len": self.label_len, "pred_len": self.pred_len}
-        return models.config(model, self.preset, **(sizes | SIZES[self.size]))
+        known = models.fields(model)
+        sizes |= {name: size for name, size in SIZES[self.size].items() if name in known}
+        return models.config(model, self.preset, **sizes)

@@ -16,8 +16,6 @@ import numpy as np
 from tsjax import models
 from tsjax.interop import files, sparse
 
-PyTree = Any
-
 
 def write_model(path: str | os.PathLike[str], forecaster: models.Forecaster) -> None:
     """Writes a model to one file, with the sizes that its leaves have.

@@ -44,9 +44,8 @@ import numpy as np
 
 from tsjax import pruning, trees
 from tsjax.interop import files
+from tsjax.trees import PyTree
 from tsjax.wording import listing, one_of
-
-PyTree = Any
 
 FORMAT = "tsjax.sparse"
 VERSION = 1

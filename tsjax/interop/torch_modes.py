@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from tsjax.models import FEDformerConfig, ForecastConfig
-from tsjax.models.fedformer import MODES
 
 Modes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
@@ -16,6 +15,7 @@ PATHS = {
     "cross_q": "state/buffers/cross_mixing/query_modes",
     "cross_kv": "state/buffers/cross_mixing/key_modes",
 }
+MODES = tuple(PATHS)
 
 
 def drawn_modes(config: FEDformerConfig, seed: int = 2021) -> dict[str, list[int]]:

@@ -10,12 +10,9 @@ import numpy as np
 from jax import Array
 
 from tsjax import models, pruning, trees
-from tsjax.interop.layouts import Layout
 from tsjax.interop.torch_modes import Modes, given_modes
-from tsjax.interop.torch_names import NAMES, POSITION, UNREAD
 
-PyTree = Any
-Names = dict[str, tuple[tuple[str, ...], Layout]]
+Names = dict[str, tuple[tuple[str, ...], models.Layout]]
 
 
 def from_torch(
@@ -48,7 +45,7 @@ def from_torch(
     like = _abstract(config)
     names, shapes = _names(config, like), trees.by_path(like)
     arrays = _split_complex({key: np.asarray(value) for key, value in state_dict.items()})
-    unread = _unread(config)
+    unread = _entry(config).torch_unread(config)
     keys = {key for aliases, _ in names.values() for key in aliases} | set(unread)
     problems = [f"{key}: missing" for key in sorted(keys - set(arrays))]
     problems += [f"{key}: not part of this model" for key in arrays if key not in keys]
@@ -101,11 +98,11 @@ def to_torch(forecaster: models.Forecaster, *, position_rows: int = 5000) -> dic
     leaves = trees.by_path(jax.device_get({"params": params, "state": forecaster.state}))
     state_dict = {}
     for path, (aliases, layout) in _names(config, forecaster).items():
-        array = layout.to_torch(leaves[path])
-        if aliases[0].endswith(POSITION):
-            array = _table_rows(array, (position_rows, array.shape[1]))[None]
-        state_dict.update(dict.fromkeys(aliases, array))
-    for key, width in _unread(config).items():
+        array = leaves[path]
+        if layout.any_rows:
+            array = _table_rows(array, (position_rows, array.shape[1]))
+        state_dict.update(dict.fromkeys(aliases, layout.to_torch(array)))
+    for key, width in _entry(config).torch_unread(config).items():
         state_dict[key] = models.sinusoids(position_rows, width)[None].astype(np.float32)
     return state_dict
 
@@ -142,20 +139,19 @@ def _names(config: models.ForecastConfig, like: models.Forecaster) -> Names:
     }
     return {
         full[path]: ((keys,) if isinstance(keys, str) else keys, layout)
-        for path, (keys, layout) in NAMES[models.name_of(config)](config).items()
+        for path, (keys, layout) in _entry(config).torch_names(config).items()
     }
 
 
-def _unread(config: models.ForecastConfig) -> dict[str, int]:
-    unread = UNREAD.get(models.name_of(config))
-    return unread(config) if unread else {}
+def _entry(config: models.ForecastConfig) -> models.Model:
+    return models.MODELS[models.name_of(config)]
 
 
 def _fitted(
-    key: str, array: np.ndarray, layout: Layout, shape: tuple[int, ...]
+    key: str, array: np.ndarray, layout: models.Layout, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[str]]:
     """An array of a checkpoint in our layout, or what is wrong with its shape."""
-    if key.endswith(POSITION):
+    if layout.any_rows:
         return _fitted_table(key, array, shape)
     want = layout.torch_shape(shape)
     if array.shape != want:

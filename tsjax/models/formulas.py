@@ -10,11 +10,10 @@ Dimensions: as in :mod:`tsjax.models.formula_blocks`; those of one model are at 
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tsjax.models.autoformer import AutoformerConfig
-from tsjax.models.base import ForecastConfig, spread
+from tsjax.models.base import spread
 from tsjax.models.crossformer_config import CrossformerConfig, TwoStageSizes
 from tsjax.models.decomposition import DecompositionConfig
 from tsjax.models.fedformer import MOST_MODES, FEDformerConfig
@@ -39,39 +38,7 @@ from tsjax.models.transformer import TransformerConfig
 from tsjax.models.wavelets import levels, padded_length
 
 
-def product_flops(config: ForecastConfig, batch: int = 1, *, train: bool = False) -> dict[str, int]:
-    """FLOPs of a forecaster's matrix products and convolutions, by closed formulas.
-
-    They equal what ``costs.count`` finds under ``dot_general`` and ``conv_general_dilated``,
-    for every configuration. A real multiply-add is 2 FLOPs, a complex one 8; taps of a convolution
-    on padding count; what does not reach the forecast does not.
-
-    Args:
-      config: of any of the models, pruned or not.
-      batch: number of windows.
-      train: whether to count a training step: the forward pass, and the gradient with respect to
-        the params of the mean squared error. Else one forward pass in evaluation.
-
-    Returns:
-      ``{term: flops}``. The terms are named after the blocks, such as ``encoder/attention/mixing``,
-      each summed over the layers; the values add up to the total.
-
-    Raises:
-      ValueError: if ``batch`` is below 1, or ``config`` is of no known model.
-    """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-    formula = _FORMULAS.get(type(config))
-    if formula is None:
-        known = ", ".join(cls.__name__ for cls in _FORMULAS)
-        raise ValueError(f"config must be one of {known}, got a {type(config).__name__}")
-    flops: dict[str, int] = {}
-    for name, cost in formula(config, batch):
-        flops[name] = flops.get(name, 0) + cost.forward + (cost.backward if train else 0)
-    return flops
-
-
-def _transformer(c: TransformerConfig, B: int) -> Terms:
+def transformer(c: TransformerConfig, B: int) -> Terms:
     """Full attention everywhere, at the lengths of the inputs."""
     full = Attention()
     yield from encoder(c, B, [c.seq_len] * c.e_layers, full)
@@ -79,7 +46,7 @@ def _transformer(c: TransformerConfig, B: int) -> Terms:
     yield from decoder(c, B, c.seq_len, Blocks(full, full, full))
 
 
-def _informer(c: InformerConfig, B: int) -> Terms:
+def informer(c: InformerConfig, B: int) -> Terms:
     """ProbSparse attention; the encoder's length shrinks after each layer but the last.
 
     From L steps a distilling convolution makes ``N = L + 2 distil_padding - 2`` by ``2 B N 3 D D``,
@@ -139,7 +106,7 @@ def _decomposing(c: DecompositionConfig, B: int, blocks: Blocks) -> Terms:
         yield "decoder/trend_projection", convolution(B, L, D, c.c_out, of_params=True)
 
 
-def _autoformer(c: AutoformerConfig, B: int) -> Terms:
+def autoformer(c: AutoformerConfig, B: int) -> Terms:
     """Auto-correlation everywhere."""
     block = Attention(_auto_correlation)
     yield from _decomposing(c, B, Blocks(block, block, block))
@@ -155,7 +122,7 @@ def _auto_correlation(B: int, L: int, S: int, heads: Heads) -> Terms:
     yield "mixing", real(B * L * min(S, L) * H * V)
 
 
-def _fedformer(c: FEDformerConfig, B: int) -> Terms:
+def fedformer(c: FEDformerConfig, B: int) -> Terms:
     """Fourier or wavelet blocks between the projections."""
     blocks = _wavelets(c) if c.version == "wavelets" else _fourier(c)
     yield from _decomposing(c, B, blocks)
@@ -276,7 +243,7 @@ def _wavelet_cross(sizes: _Wavelets, modes: int, B: int, L: int, S: int, heads: 
     yield "mixing/projections", real(B * L * H * V * C * K, gradients=1 + reads)
 
 
-def _crossformer(c: CrossformerConfig, B: int) -> Terms:
+def crossformer(c: CrossformerConfig, B: int) -> Terms:
     """Two-stage layers: C channels, segments of W steps, S segments, merged n by n.
 
     The embedding costs ``2 B C S W D``, merging into S segments ``2 B C S n D' D``, the decoder
@@ -319,12 +286,3 @@ def _two_stage(name: str, dims: tuple[int, int, int, int], sizes: TwoStageSizes)
         yield f"{name}/sender/{part}", cost
     yield from Attention().costs(B * S, f"{name}/receiver", (C, R), (D, Z), sizes.receiver)
     yield f"{name}/feed_forward", feed_forward(B * C * S, D, sum(sizes.d_ff))
-
-
-_FORMULAS: dict[type[ForecastConfig], Callable[[Any, int], Terms]] = {
-    TransformerConfig: _transformer,
-    InformerConfig: _informer,
-    AutoformerConfig: _autoformer,
-    FEDformerConfig: _fedformer,
-    CrossformerConfig: _crossformer,
-}

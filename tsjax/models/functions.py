@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 from jax import Array
 
@@ -10,8 +9,7 @@ from tsjax.forecaster import Forecaster
 from tsjax.models.base import ForecastConfig
 from tsjax.models.sizes import config_from_params, tie_loose_axes
 from tsjax.models.variables import call, fresh
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def create(config: ForecastConfig, key: Array) -> Forecaster:

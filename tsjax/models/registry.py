@@ -7,12 +7,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from tsjax.models import formulas, published, torch_names
 from tsjax.models.autoformer import Autoformer, AutoformerConfig
 from tsjax.models.base import PRESETS, ForecastConfig
 from tsjax.models.crossformer import Crossformer
 from tsjax.models.crossformer_config import CrossformerConfig
 from tsjax.models.fedformer import FEDformer, FEDformerConfig
+from tsjax.models.formula_blocks import Terms
 from tsjax.models.informer import Informer, InformerConfig
+from tsjax.models.published import Published
 from tsjax.models.transformer import Transformer, TransformerConfig
 from tsjax.wording import near, one_of
 
@@ -25,18 +28,61 @@ class Model:
       module: makes the linen module of a configuration. The module is called with ``x_enc,
         x_mark_enc, x_dec, x_mark_dec`` and ``train``, and returns the forecast [B, pred_len, C].
       config: its configuration class, which also states the sizes that slicing changes.
+      formula: ``formula(config, batch)`` yields the terms of its FLOPs, see :func:`product_flops`.
+      torch_names: ``torch_names(config)`` maps the path of each leaf, without its collection, to
+        its key in a PyTorch ``state_dict`` (or several, where layers share it) and its
+        :class:`Layout`. Leaves that PyTorch does not store are left out.
+      torch_unread: ``torch_unread(config)`` maps the keys of positional tables that PyTorch stores
+        and the model does not read to their widths; none by default.
+      published: how the published study ran it; None where it did not have the model.
     """
 
     module: Callable[[Any], nn.Module]
     config: type[ForecastConfig]
+    formula: Callable[[Any, int], Terms]
+    torch_names: Callable[[Any], torch_names.Names]
+    torch_unread: Callable[[Any], dict[str, int]] = lambda _: {}
+    published: Published | None = None
 
 
 MODELS: dict[str, Model] = {
-    "transformer": Model(Transformer, TransformerConfig),
-    "informer": Model(Informer, InformerConfig),
-    "autoformer": Model(Autoformer, AutoformerConfig),
-    "fedformer": Model(FEDformer, FEDformerConfig),
-    "crossformer": Model(Crossformer, CrossformerConfig),
+    "transformer": Model(
+        module=Transformer,
+        config=TransformerConfig,
+        formula=formulas.transformer,
+        torch_names=torch_names.transformer,
+        published=published.COMMON,
+    ),
+    "informer": Model(
+        module=Informer,
+        config=InformerConfig,
+        formula=formulas.informer,
+        torch_names=torch_names.informer,
+        published=published.COMMON,
+    ),
+    "autoformer": Model(
+        module=Autoformer,
+        config=AutoformerConfig,
+        formula=formulas.autoformer,
+        torch_names=torch_names.autoformer,
+        torch_unread=torch_names.unread_positions,
+        published=published.COMMON,
+    ),
+    "fedformer": Model(
+        module=FEDformer,
+        config=FEDformerConfig,
+        formula=formulas.fedformer,
+        torch_names=torch_names.fedformer,
+        torch_unread=torch_names.unread_unless_positions,
+        published=published.COMMON,
+    ),
+    "crossformer": Model(
+        module=Crossformer,
+        config=CrossformerConfig,
+        formula=formulas.crossformer,
+        torch_names=torch_names.crossformer,
+        published=published.CROSSFORMER,
+    ),
 }
 
 
@@ -110,3 +156,31 @@ def input_shapes(config: ForecastConfig, batch: int) -> tuple[jax.ShapeDtypeStru
         (batch, config.dec_len, config.mark_dim),
     )
     return tuple(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes)
+
+
+def product_flops(config: ForecastConfig, batch: int = 1, *, train: bool = False) -> dict[str, int]:
+    """FLOPs of a forecaster's matrix products and convolutions, by closed formulas.
+
+    They equal what ``costs.count`` finds under ``dot_general`` and ``conv_general_dilated``,
+    for every configuration. A real multiply-add is 2 FLOPs, a complex one 8; taps of a convolution
+    on padding count; what does not reach the forecast does not.
+
+    Args:
+      config: of any of the models, pruned or not.
+      batch: number of windows.
+      train: whether to count a training step: the forward pass, and the gradient with respect to
+        the params of the mean squared error. Else one forward pass in evaluation.
+
+    Returns:
+      ``{term: flops}``. The terms are named after the blocks, such as ``encoder/attention/mixing``,
+      each summed over the layers; the values add up to the total.
+
+    Raises:
+      ValueError: if ``batch`` is below 1, or ``config`` is of no known model.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    flops: dict[str, int] = {}
+    for name, cost in entry_of(config).formula(config, batch):
+        flops[name] = flops.get(name, 0) + cost.forward + (cost.backward if train else 0)
+    return flops

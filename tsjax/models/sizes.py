@@ -22,8 +22,8 @@ from tsjax import trees
 from tsjax.models.base import ForecastConfig, Slot, spread
 from tsjax.models.layers import LOOK_UPS
 from tsjax.models.variables import abstract
+from tsjax.trees import PyTree
 
-PyTree = Any
 Axes = tuple[Slot | int, ...]
 """A leaf's axes: slots, or sizes that never change."""
 

@@ -3,8 +3,6 @@
 Everywhere else a model's variables are params and state; here they are linen's collections.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,8 +10,7 @@ from jax import Array
 from tsjax.models.base import ForecastConfig
 from tsjax.models.layers import shapes_only
 from tsjax.models.registry import input_shapes, module
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 RNG_STREAMS = ("dropout", "keys")
 """What train mode draws: zeroed elements, and the keys that Informer samples."""

@@ -17,11 +17,13 @@ class Layout:
       torch_shape: the shape in PyTorch of an array whose shape here is given.
       to_jax: ``to_jax(array, shape here)``.
       to_torch: ``to_torch(array)``.
+      any_rows: whether it is a positional table, which PyTorch may keep with more rows or fewer.
     """
 
     torch_shape: Callable[[Shape], Shape]
     to_jax: Callable[[np.ndarray, Shape], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
+    any_rows: bool = False
 
 
 def linear(in_axes: int = 1, *, as_conv: bool = False) -> Layout:
@@ -80,3 +82,11 @@ def merged(*runs: int) -> Layout:
 
 TABLE = Layout(lambda shape: shape, lambda array, shape: array.reshape(shape), lambda array: array)
 """The same in both: look-up tables."""
+
+POSITIONS = Layout(
+    lambda shape: (1, *shape),
+    lambda array, shape: array.reshape(shape),
+    lambda array: array[None],
+    any_rows=True,
+)
+"""``[1, rows, D]`` in PyTorch, ``[rows, D]`` here, with the rows that are needed."""
