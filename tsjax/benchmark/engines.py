@@ -12,8 +12,7 @@ from jax import Array
 
 from tsjax import costs, models
 from tsjax.benchmark.contenders import Contender
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 class Runner(NamedTuple):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +11,7 @@ from tsjax.forecaster import Forecaster, forecast
 from tsjax.study import records
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def forward_costs(

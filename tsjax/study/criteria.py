@@ -7,7 +7,6 @@ Whole units, such as heads or the widths of layers, are scored by the importance
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,7 @@ from tsjax import pruning
 from tsjax.forecaster import Forecaster, forecast
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 Criterion = Callable[[Task, Trained, Iterator[Array], pruning.Where], PyTree]
 """``criterion(task, trained, calibration, where)`` scores the weights. ``calibration`` gives the

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,7 @@ from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
 from tsjax.study.settings import TrainSettings
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 SCOPES = (*pruning.SCOPES, "erk")
 

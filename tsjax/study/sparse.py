@@ -19,8 +19,6 @@ from tsjax.study.settings import TrainSettings, write_saved
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
 
-PyTree = Any
-
 
 def _gradual(s: "SparseSettings", steps: int, where: pruning.Where, **more: Any) -> pruning.Prune:
     end = max(1, 2 * steps // 3)
