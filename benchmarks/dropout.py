@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tsjax import costs
-from tsjax.models.dropout import Dropout
+from tsjax.models import Dropout
 
 SHAPE = (32, 4, 144, 144)
 

@@ -26,7 +26,6 @@ from absl import app, flags
 
 from experiments import benchmark as script
 from tsjax import benchmark, costs, models, results
-from tsjax.costs import operations
 
 MODELS = flags.DEFINE_list("models", list(models.MODELS), "models to profile")
 TASKS = flags.DEFINE_list("tasks", ["inference", "training"], "what is profiled")
@@ -67,7 +66,7 @@ def time_by_kind(runner: benchmark.Runner) -> dict[str, float]:
 
 def kinds_of(text: str) -> dict[str, str]:
     """The kind of each operation of an HLO program's text that is run."""
-    computations, _ = operations(text)
+    computations, _ = costs.operations(text)
     inside = {name: {opcode for _, opcode, _ in body} for name, body in computations.items()}
     kinds = {}
     for name, opcode, line in itertools.chain(*computations.values()):
@@ -140,7 +139,7 @@ def main(_: list[str]) -> None:
         print("|---|---|---|---|---|---|---|---|")
     for model in MODELS.value:
         config = benchmark.BenchmarkSettings.make().config(model)
-        contender = benchmark.make_contender(model, config, "dense")
+        contender = benchmark.make_contender(config, "dense")
         batches = [benchmark.random_batch(config, BATCH, seed) for seed in range(3)]
         for task in TASKS.value:
             training = task == "training"

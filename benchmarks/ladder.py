@@ -52,7 +52,7 @@ def set_up(name: str, size: str) -> tuple[study.Task, training.Forecaster]:
         model=name, dataset=DATASET.value, data_dir=DATA_DIR.value, **widths
     )
     task = study.set_up(settings)
-    return task, training.Forecaster(task.forward, task.params, task.state)
+    return task, task.forecaster
 
 
 def masks_of(forecaster: training.Forecaster) -> list[Any]:

@@ -31,12 +31,13 @@ def step_times(name: str) -> dict[str, costs.Timing]:
     """Times of one train step, dense and masked, in turns."""
     settings = study.TrainSettings.make(model=name, size="paper")
     task = study.set_up(settings)
+    model = task.forecaster
     tx = optax.adam(1e-4)
-    mask = pruning.select(pruning.magnitude(task.params), DENSITY)
-    state = training.init_state(task.params, task.state, mask, tx, jax.random.key(0))
+    mask = pruning.select(pruning.magnitude(model.params), DENSITY)
+    state = training.init_state(model.params, model.state, mask, tx, jax.random.key(0))
 
     def masked(train: training.TrainState, windows: training.Windows, starts: jax.Array) -> Any:
-        return training.train_step(train, windows, starts, forward=task.forward, tx=tx)
+        return training.train_step(train, windows, starts, forward=model.forward, tx=tx)
 
     def dense(train: tuple[Any, ...], windows: training.Windows, starts: jax.Array) -> Any:
         step, params, state, opt_state, key = train
@@ -44,7 +45,7 @@ def step_times(name: str) -> dict[str, costs.Timing]:
         key_now = jax.random.fold_in(key, step)
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            forecast, new = task.forward(params, state, *batch.inputs, key=key_now)
+            forecast, new = model.forward(params, state, *batch.inputs, key=key_now)
             return jnp.mean(jnp.square(forecast - batch.target)), new
 
         (loss, new), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -52,7 +53,7 @@ def step_times(name: str) -> dict[str, costs.Timing]:
         params = optax.apply_updates(params, updates)
         return (step + 1, params, new, opt_state, key), loss
 
-    plain = (jnp.zeros((), jnp.int32), task.params, task.state, tx.init(task.params), state.key)
+    plain = (jnp.zeros((), jnp.int32), model.params, model.state, tx.init(model.params), state.key)
     starts = jnp.asarray(task.starts("train")[: settings.batch_size])
     functions = {"dense": (dense, plain), "masked": (masked, state)}
     return costs.measure_in_turns(

@@ -53,14 +53,14 @@ def settings(name: str, preset: str, options: tuple[str, ...], seed: int) -> stu
 
 def program(task: study.Task) -> str:
     """The evaluation and the training program, to tell whether a switch matters at these sizes."""
-    inputs = models.input_shapes(task.config, 2)
-    shapes = jax.eval_shape(lambda: (task.params, task.state))
+    inputs = models.input_shapes(task.forecaster.config, 2)
 
-    def both(params: Any, state: Any, *inputs: Any) -> Any:
-        key = jax.random.key(0)
-        return task.forward(params, state, *inputs), task.forward(params, state, *inputs, key=key)
+    def both(model: models.Forecaster, *inputs: Any) -> Any:
+        key, (params, state) = jax.random.key(0), (model.params, model.state)
+        return model.forward(params, state, *inputs), model.forward(params, state, *inputs, key=key)
 
-    return jax.jit(both).lower(*shapes, *inputs).as_text()
+    shapes = jax.eval_shape(lambda: task.forecaster)
+    return jax.jit(both).lower(shapes, *inputs).as_text()
 
 
 def trained(run: study.TrainSettings, log: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 
 from experiments import common
-from tsjax import benchmark, costs, models, report, results
+from tsjax import benchmark, costs, report, results
 
 
 def run(settings: benchmark.BenchmarkSettings) -> benchmark.Benchmark:
@@ -113,9 +113,7 @@ def _torch(
     torch._dynamo.config.accumulated_recompile_limit = 10_000
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    forward = models.forward(contender.config)
-    forecaster = models.Forecaster(forward, contender.params, contender.state)
-    module = pytorch.build(forecaster).to(device, dtype)
+    module = pytorch.build(contender.forecaster).to(device, dtype)
     turns = [
         tuple(x.to(dtype) for x in pytorch.tensors(*batch, device=device)) for batch in batches
     ]

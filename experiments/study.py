@@ -8,11 +8,12 @@ dense machine. Ends with the path of one self-contained page, ``report.html``; f
 ``results.json`` lie beside it.
 """
 
+import dataclasses
 import time
 
 from experiments import common
 from tsjax import report, results, study
-from tsjax.study import Variant, records
+from tsjax.study import records
 
 
 def run(settings: study.StudySettings) -> records.Study:
@@ -31,16 +32,13 @@ def run(settings: study.StudySettings) -> records.Study:
     answers, failed = study.answers(task, trained, settings, folder.path)
 
     pruned = [t for t in tuned if t.record.rung.kept < t.record.rung.prunable]
-    masks = {t.record.rung.density: t.mask for t in pruned}
-    if not masks:
+    shown = {f"density {t.record.rung.density:.4g}, fine-tuned": t.forecaster for t in pruned}
+    models = {t.record.rung.density: t.forecaster for t in pruned}
+    if not models:
         sparsest = min(ladder, key=lambda rung: rung.kept)
-        masks = {sparsest.density: pruner.mask(sparsest.asked)}
-    models = {t.record.rung.density: (t.params, t.mask) for t in pruned}
-    models = models or {density: (trained.params, mask) for density, mask in masks.items()}
-    variants = {"dense": Variant(trained.params, trained.state, None)}
-    for t in pruned:
-        name = f"density {t.record.rung.density:.4g}, fine-tuned"
-        variants[name] = Variant(t.params, t.state, t.mask)
+        mask = pruner.mask(sparsest.asked)
+        models = {sparsest.density: dataclasses.replace(trained.forecaster, mask=mask)}
+    masks = {density: model.mask for density, model in models.items()}
 
     result = records.Study(
         **results.provenance(settings),
@@ -52,7 +50,7 @@ def run(settings: study.StudySettings) -> records.Study:
         finetuned=tuple(t.record for t in tuned),
         costs=study.forward_costs(task, trained, masks, settings.cost_batches),
         sizes=study.file_sizes(trained, models),
-        forecasts=study.forecasts(task, variants),
+        forecasts=study.forecasts(task, {"dense": trained.forecaster, **shown}),
         warnings=(*diverged, *failed),
         seconds=time.perf_counter() - began,
         answers=answers,

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from tsjax import trees
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 Forward = Callable[..., tuple[Array, PyTree]]
 """``forward(params, state, *inputs, key=None)`` returns ``(forecast, new state)``. With a random

@@ -60,19 +60,18 @@ def test_sizes_are_the_published_ones():
 def test_a_structured_contender_has_its_share_of_the_flops():
     config = settings().config("transformer")
     dense, cut = (
-        benchmark.make_contender("transformer", config, variant)
-        for variant in ("dense", "structured-0.5")
+        benchmark.make_contender(config, variant) for variant in ("dense", "structured-0.5")
     )
     batch = benchmark.random_batch(config, 2, seed=0)
     flops = [count(contender, "inference", batch).flops for contender in (dense, cut)]
     assert flops[1] / flops[0] == pytest.approx(0.5, abs=0.02)
-    assert trees.size(cut.params) < trees.size(dense.params)
+    assert trees.size(cut.forecaster.params) < trees.size(dense.forecaster.params)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_xla_runs_what_is_counted(task):
     config = settings().config("transformer")
-    contender = benchmark.make_contender("transformer", config, "dense")
+    contender = benchmark.make_contender(config, "dense")
     batches = [benchmark.random_batch(config, 2, seed) for seed in range(3)]
     runner = benchmark.xla(contender, task, batches)
     results = [runner.call() for _ in range(4 if task == "inference" else 1)]
@@ -83,8 +82,7 @@ def test_xla_runs_what_is_counted(task):
         # Three batches take turns.
         np.testing.assert_array_equal(results[0], results[3])
         assert not np.array_equal(results[0], results[1])
-        forward = models.forward(config)
-        expected = forward(contender.params, contender.state, *map(jnp.asarray, batches[1][:4]))[0]
+        expected = models.forecast(contender.forecaster, *map(jnp.asarray, batches[1][:4]))
         np.testing.assert_allclose(results[0], expected, rtol=0, atol=1e-5)
     else:
         losses = [float(results[0][1]), *(float(runner.call()[1]) for _ in range(9))]
@@ -92,12 +90,12 @@ def test_xla_runs_what_is_counted(task):
         forward_flops = count(contender, "inference", batches[0]).flops
         assert 2.5 < counted.flops / forward_flops < 4
         # The contender's own weights are not used up.
-        assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(contender.params))
+        assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(contender.forecaster))
 
 
 def test_bfloat16_halves_what_moves():
     config = settings().config("transformer")
-    contender = benchmark.make_contender("transformer", config, "dense")
+    contender = benchmark.make_contender(config, "dense")
     batch = benchmark.random_batch(config, 2, seed=0)
     full, half = (count(contender, "inference", batch, p) for p in ("float32", "bfloat16"))
     assert half.bytes_moved * 2 == full.bytes_moved

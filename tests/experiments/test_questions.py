@@ -33,9 +33,10 @@ class Scaled:
 
 def ask_scaled(task, trained, settings, folder):
     """What does it cost to scale all weights?"""
-    params = jax.tree.map(lambda w: settings.scale * w, trained.params)
+    model = trained.forecaster
+    params = jax.tree.map(lambda w: settings.scale * w, model.params)
     (folder / "note.txt").write_text(f"d_model {settings.d_model}")
-    return Scaled(settings.scale, task.test(params, trained.state).mse)
+    return Scaled(settings.scale, task.test(dataclasses.replace(model, params=params)).mse)
 
 
 def test_a_question_is_its_function_and_a_row_of_the_table(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
-from golden import INPUTS, Case, model_cases
+from golden import INPUTS, Case, forecaster_of, model_cases
 
 from tsjax import interop, models, trees
 
@@ -33,7 +33,10 @@ def assert_close(got, want, relative, absolute, name):
 
 
 # As users run it, whatever the tests' own settings.
-optimised = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+optimised = functools.partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True},
+)
 
 
 def run(forward, *, train):
@@ -45,7 +48,7 @@ def parts(case: Case):
 
     With ``train`` the function has no rng stream for keys, and so uses the recorded draws.
     """
-    made = from_torch(case)
+    made = forecaster_of(case)
     module = models.module(case.config())
 
     def forward(params, state, *inputs, train):
@@ -56,24 +59,6 @@ def parts(case: Case):
 
     inputs = [jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS]
     return forward, made, inputs
-
-
-def from_torch(case: Case):
-    """A case's model, with the draws that the reference made."""
-    modes = case.group("rand") or None if case.model == "fedformer" else None
-    made = interop.from_torch(case.config(), case.group("param"), modes=modes)
-    draws = sorted(case.group("rand").items())
-    if case.model == "informer":
-        config, buffers = case.config(), made.state["buffers"]
-        for i in range(config.e_layers):
-            buffers[f"encoder_sampling_{i}"]["index"] = jnp.asarray(draws.pop(0)[1])
-        for i in range(config.d_layers):
-            for kind in ("self", "cross"):
-                index = jnp.asarray(draws.pop(0)[1])
-                assert buffers[f"{kind}_sampling_{i}"]["index"].shape == index.shape
-                buffers[f"{kind}_sampling_{i}"]["index"] = index
-        assert not draws
-    return made
 
 
 @pytest.fixture(params=["float64", "float32"])
@@ -131,7 +116,7 @@ def test_gradients_equal_the_reference(case, dtype):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_weights_survive_the_way_there_and_back(case, dtype):
     stored = case.group("param")
-    made = from_torch(case)
+    made = forecaster_of(case)
     back = interop.to_torch(made)
     assert set(back) == set(stored)
     leaves = {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import INPUTS
+from golden import INPUTS, forecaster_of
 from reference.cases import FOLDER, reference_cases
 
 from tsjax import interop, models
@@ -45,20 +45,7 @@ def assert_close(got, want, name, absolute=0.0):
     assert error <= RELATIVE * np.max(np.abs(want), initial=0.0) + absolute, f"{name}: {error:.2e}"
 
 
-@functools.cache
-def forecaster_of(case):
-    """A case's model, with what its PyTorch counterpart drew."""
-    draws = case.group("rand")
-    modes = draws if draws and case.model == "fedformer" else None
-    forecaster = interop.from_torch(case.config(), case.group("param"), modes=modes)
-    if case.model == "informer":
-        for name, index in draws.items():
-            stack, _, layer, kind, _ = name.split(".")
-            kind = {"attention": stack}.get(kind, kind.removesuffix("_attention"))
-            drawn = forecaster.state["buffers"][f"{kind}_sampling_{layer}"]
-            assert drawn["index"].shape == index.shape
-            drawn["index"] = jnp.asarray(index)
-    return forecaster
+made_of = functools.cache(forecaster_of)
 
 
 def inputs_of(case):
@@ -67,14 +54,14 @@ def inputs_of(case):
 
 @every_case
 def test_forecast_equals_the_reference(case):
-    got = jax.jit(models.forecast)(forecaster_of(case), *inputs_of(case))
+    got = jax.jit(models.forecast)(made_of(case), *inputs_of(case))
     assert got.dtype == "float64"
     assert_close(got, case.arrays["out/float64"], "forecast")
 
 
 @some_cases
 def test_a_training_step_equals_the_reference(case):
-    forecaster, model = forecaster_of(case), models.module(case.config())
+    forecaster, model = made_of(case), models.module(case.config())
     params, state = forecaster.params, forecaster.state
     inputs = dict(zip(INPUTS, inputs_of(case), strict=True))
     of_inputs = case.group("grad_in")
@@ -112,7 +99,7 @@ def test_a_training_step_equals_the_reference(case):
 @every_case
 def test_weights_survive_the_way_there_and_back(case):
     stored = case.group("param")
-    back = interop.to_torch(forecaster_of(case))
+    back = interop.to_torch(made_of(case))
     assert set(back) == set(stored)
     for name, array in stored.items():
         if name.endswith(".pe"):

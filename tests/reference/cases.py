@@ -7,7 +7,7 @@ both modes, the loss, its gradients, the batch statistics after it. ``make.py`` 
 |---|---|
 | param/<key of the state_dict> | weights, float16; buffers in full, positional tables 32 rows |
 | in/x_enc, x_mark_enc, x_dec, x_mark_dec, target | inputs of a batch of 2, float16 |
-| rand/<list or block> | the frequencies of FEDformer, the keys that Informer samples |
+| rand/<name> | frequencies of FEDformer, or keys that Informer samples, in the order of calls |
 | out/float64, out_train/float64 | forecasts in evaluation and in train mode, without dropout |
 | loss_train/float64 | mean squared error of the latter against the target |
 | grad/<key>, grad_in/<input> | its gradients; what has none is left out |

@@ -66,13 +66,13 @@ def module_of(
         return FEDformer(config, {**own, "cross_mixing": cross}), draws
     module = pytorch.MODELS[model](config)
     draws = {}
-    for name, block in module.named_modules():
+    for block in module.modules():
         if isinstance(block, ProbAttention):
             keys = random.randint(len(block.steps), size=block.index.shape)
             block.index.copy_(torch.tensor(keys))
             # The same keys in train mode.
             block.redraws = False
-            draws[name] = keys
+            draws[f"index_sample_{len(draws):02}"] = keys
     return module, draws
 
 

@@ -6,7 +6,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from forecasters import shapes
 
 from tsjax import models, pruning, study, trees
 from tsjax.study import criteria, prunable
@@ -23,7 +22,7 @@ def parts(model="transformer"):
     """A task and its untrained model: how weights are scored does not depend on training."""
     own = {"moving_avg": 5, "modes": 3} if model == "fedformer" else {}
     task = study.set_up(study.PruneSettings.make(model=model, **own, **TINY))
-    return task, study.Trained(task.params, task.state, None, None)
+    return task, study.Trained(task.forecaster, None, None)
 
 
 def pruner(model="transformer", **given):
@@ -46,18 +45,20 @@ def test_every_criterion_gives_exact_masks_of_its_own(criterion):
 
 def test_another_criterion_is_a_function_and_a_row_of_the_table(monkeypatch):
     def mostly_the_first(task, trained, batches, where):
-        return jax.tree.map(lambda w: abs(w).at[(0,) * w.ndim].multiply(10), trained.params)
+        return jax.tree.map(
+            lambda w: abs(w).at[(0,) * w.ndim].multiply(10), trained.forecaster.params
+        )
 
     monkeypatch.setitem(study.CRITERIA, "toy", mostly_the_first)
     first = [leaf.ravel()[0] for leaf in jax.tree.leaves(pruner(criterion="toy").scores)]
-    assert first == [10 * abs(w.ravel()[0]) for w in jax.tree.leaves(parts()[1].params)]
+    assert first == [10 * abs(w.ravel()[0]) for w in jax.tree.leaves(parts()[1].forecaster.params)]
     kept, prunable = pruning.count(pruner(criterion="toy").mask(0.3), pruning.kernels)
     assert kept == prunable - round(0.7 * prunable)
 
 
 def test_the_default_is_the_published_studys_global_magnitude():
     _, trained = parts()
-    expected = pruning.select(pruning.magnitude(trained.params), 0.3)
+    expected = pruning.select(pruning.magnitude(trained.forecaster.params), 0.3)
     np.testing.assert_array_equal(leaves(pruner().mask(0.3)), leaves(expected))
 
 
@@ -72,12 +73,13 @@ def test_saliency_is_the_mean_over_calibration_batches():
 
     def loss(params, starts):
         batch = task.windows.gather(starts)
-        forecast, _ = task.forward(params, trained.state, *batch.inputs)
+        state = trained.forecaster.state
+        forecast, _ = trained.forecaster.forward(params, state, *batch.inputs)
         return ((forecast - batch.target) ** 2).mean()
 
-    grads = [jax.jit(jax.grad(loss))(trained.params, batch) for batch in starts]
+    grads = [jax.jit(jax.grad(loss))(trained.forecaster.params, batch) for batch in starts]
     mean = jax.tree.map(lambda *g: sum(map(abs, g)) / 3, *grads)
-    expected = jax.tree.map(lambda w, g: abs(w) * g, trained.params, mean)
+    expected = jax.tree.map(lambda w, g: abs(w) * g, trained.forecaster.params, mean)
     got = pruner(criterion="saliency").scores
     for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
         np.testing.assert_allclose(have, want, rtol=2e-4, atol=1e-9)
@@ -110,9 +112,10 @@ def exempt(name, where, **fields):
     given = {"enc_in": 7, "dec_in": 7, "c_out": 7, **SMALL, **fields}
     known = models.fields(name)
     config = models.config(name, "paper", **{k: v for k, v in given.items() if k in known})
-    prunes = prunable.EXEMPT[where](types.SimpleNamespace(config=config))
-    leaves = trees.by_path(shapes(config).params).items()
-    kernels = {p: v for p, v in leaves if pruning.all_kernels(p, v)}
+    forecaster = jax.eval_shape(lambda: models.create(config, jax.random.key(0)))
+    params, task = forecaster.params, types.SimpleNamespace(forecaster=forecaster)
+    prunes = prunable.EXEMPT[where](task)
+    kernels = {p: v for p, v in trees.by_path(params).items() if pruning.all_kernels(p, v)}
     return tuple(path for path, leaf in kernels.items() if not prunes(path, leaf))
 
 
@@ -150,7 +153,7 @@ def test_the_published_studys_rule_is_the_number_of_a_whole_layers_outputs():
 def test_what_a_preset_prunes(preset):
     settings = study.PruneSettings.make(preset=preset, size="small", model="crossformer", **TINY)
     task = study.set_up(settings)
-    trained = study.Trained(task.params, task.state, None, None)
+    trained = study.Trained(task.forecaster, None, None)
     found = study.pruner(task, trained, settings)
     kept = pruning.summary(found.mask(0.1))["decoder/layer_0/output_projection/kernel"]
     assert (kept[0] < kept[1]) is (preset == "paper")

@@ -5,7 +5,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from forecasters import shapes
 
 from tsjax import models, pruning, study, trees
 
@@ -24,12 +23,12 @@ OWN = {
 def test_every_model_goes_through_the_study(name, tmp_path):
     settings = study.StudySettings.make(model=name, **TINY, **OWN.get(name, {}))
     task = study.set_up(settings)
-    untrained = task.test(task.params, task.state)
+    untrained = task.test(task.forecaster)
     trained = study.train(task, tmp_path)
     assert trained.error.mse < untrained.mse
     again = study.restore(task, tmp_path)
     assert again.error.mse == trained.error.mse
-    jax.tree.map(np.testing.assert_array_equal, again.state, trained.state)
+    jax.tree.map(np.testing.assert_array_equal, again.forecaster, trained.forecaster)
 
     pruner = study.pruner(task, trained, settings)
     (rung,) = study.rungs(task, trained, pruner, settings.densities)
@@ -38,14 +37,14 @@ def test_every_model_goes_through_the_study(name, tmp_path):
     assert tuned.record.revived == 0
     assert math.isfinite(tuned.record.mse)
 
-    (dense, masked) = study.forward_costs(task, trained, {0.5: tuned.mask}, [2])
+    (dense, masked) = study.forward_costs(task, trained, {0.5: tuned.forecaster.mask}, [2])
     assert dense.uncounted == masked.uncounted == {}
     assert 0 < masked.sparse_flops < dense.sparse_flops == dense.flops
 
 
 def test_frequency_weights_stay_dense_by_default():
     config = models.config("fedformer", enc_in=2, dec_in=2, c_out=2, d_model=8, n_heads=2, d_ff=8)
-    leaves = trees.by_path(shapes(config).params).items()
-    left = {path for path, leaf in leaves if not pruning.kernels(path, leaf)}
+    params = jax.eval_shape(lambda: models.create(config, jax.random.key(0))).params
+    left = {path for path, leaf in trees.by_path(params).items() if not pruning.kernels(path, leaf)}
     for kind in ("encoder", "decoder", "cross"):
         assert {f"{kind}_mixing/real", f"{kind}_mixing/imag"} <= left

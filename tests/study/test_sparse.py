@@ -1,5 +1,6 @@
 """Training sparse: each method reaches its density, and what it leaves can be read back."""
 
+import dataclasses
 import json
 
 import jax
@@ -22,7 +23,7 @@ def test_every_method_trains_to_its_density(method, tmp_path):
     task = study.set_up(settings)
     found = study.train_sparse(task, settings, tmp_path)
     record = found.record
-    assert record.mse < task.test(task.params, task.state).mse
+    assert record.mse < task.test(task.forecaster).mse
     assert record.params - record.nonzero == record.prunable - record.kept
     assert 0 < record.sparse_flops < record.flops
     if method == "pals":
@@ -32,10 +33,11 @@ def test_every_method_trains_to_its_density(method, tmp_path):
         # Best is an epoch at the density asked for, not a dense one before.
         assert method not in ("gradual", "straight_through") or record.training.best_epoch >= 2
 
-    like = {"params": task.params, "state": task.state, "mask": pruning.ones(task.params)}
+    fresh = task.forecaster
+    like = {"params": fresh.params, "state": fresh.state, "mask": pruning.ones(fresh.params)}
     stored = training.restore(tmp_path / "checkpoint", like)
-    jax.tree.map(np.testing.assert_array_equal, stored["mask"], found.mask)
-    assert task.test(stored["params"], stored["state"], mask=stored["mask"]).mse == record.mse
+    jax.tree.map(np.testing.assert_array_equal, stored["mask"], found.forecaster.mask)
+    assert task.test(dataclasses.replace(fresh, **stored)).mse == record.mse
     if method != "straight_through":
         zeroed = pruning.apply(stored["params"], stored["mask"])
         jax.tree.map(np.testing.assert_array_equal, zeroed, stored["params"])

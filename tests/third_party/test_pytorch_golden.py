@@ -1,11 +1,10 @@
 """The PyTorch models reproduce the reference cases in float64."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import golden_dir
-from golden import INPUTS, model_cases
+from golden import INPUTS, forecaster_of, model_cases
 
 torch = pytest.importorskip("torch", reason="the PyTorch side needs torch")
 
@@ -13,7 +12,6 @@ from pytorch_cases import check_gradients  # noqa: E402
 
 from third_party import pytorch  # noqa: E402
 from third_party.pytorch.informer import ProbAttention  # noqa: E402
-from tsjax import interop  # noqa: E402
 
 CASES = model_cases()
 
@@ -23,22 +21,13 @@ pytestmark = pytest.mark.skipif(
 
 
 def module_of(case):
-    modes = case.group("rand") or None if case.model == "fedformer" else None
-    made = interop.from_torch(case.config(), case.group("param"), modes=modes)
-    if case.model == "informer":
-        draws = [jnp.asarray(draw) for _, draw in sorted(case.group("rand").items())]
-        config, buffers = case.config(), made.state["buffers"]
-        names = [f"encoder_sampling_{i}" for i in range(config.e_layers)]
-        names += [f"{k}_sampling_{i}" for i in range(config.d_layers) for k in ("self", "cross")]
-        for name, draw in zip(names, draws, strict=True):
-            buffers[name]["index"] = draw
-    return pytorch.build(made)
+    with jax.enable_x64(True):
+        return pytorch.build(forecaster_of(case))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_forecast_equals_the_reference(case):
-    with jax.enable_x64(True):
-        module = module_of(case)
+    module = module_of(case)
     inputs = pytorch.tensors(*(case.arrays[f"in/{name}"] for name in INPUTS))
     got = pytorch.eager(module)(*inputs)
     want = case.arrays["out/float64"]
@@ -48,8 +37,7 @@ def test_forecast_equals_the_reference(case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_training_equals_the_reference(case):
-    with jax.enable_x64(True):
-        module = module_of(case)
+    module = module_of(case)
     for block in module.modules():
         if isinstance(block, ProbAttention):
             block.redraws = False

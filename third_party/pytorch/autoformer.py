@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from third_party.pytorch.decomposition import DecompositionForecaster, Mixes
 from third_party.pytorch.layers import wide
-from tsjax.models import AutoformerConfig
-from tsjax.models.layers import Heads
+from tsjax.models import AutoformerConfig, Heads
 
 
 class AutoCorrelation(nn.Module):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax.numpy as jnp
 import torch
@@ -14,8 +13,7 @@ from third_party.pytorch.fedformer import FEDformer
 from third_party.pytorch.informer import Informer
 from third_party.pytorch.transformer import Transformer
 from tsjax import interop, models, trees
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "transformer": Transformer,

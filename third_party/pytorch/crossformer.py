@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from third_party.pytorch.layers import Attention, FullAttention, PositionalEmbedding
-from tsjax.models import CrossformerConfig
-from tsjax.models.crossformer import TwoStageSizes
-from tsjax.models.layers import Heads
+from tsjax.models import CrossformerConfig, Heads, TwoStageSizes
 
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
@@ -114,7 +112,7 @@ class EncoderLevel(nn.Module):
         if i and c.win_size > 1:
             self.merge_layer = SegmentMerging(c.win_size, c.level_widths[i - 1], width)
         else:
-            self.merge_layer = None
+            self.register_module("merge_layer", None)
         self.encode_layers = nn.ModuleList([TwoStageAttention(sizes, width, segments, c.dropout)])
 
     def forward(self, x: Tensor) -> Tensor:

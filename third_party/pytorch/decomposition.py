@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from third_party.pytorch.layers import Attention, DataEmbedding, Pointwise, activation
-from tsjax.models.decomposition import DecompositionConfig
+from tsjax.models import DecompositionConfig
 
 LONGEST_PRODUCT = 256
 """The length up to which a moving average is a product with an [L, L] matrix. On a CPU that takes a

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from third_party.pytorch.decomposition import DecompositionForecaster, Mixes
 from third_party.pytorch.layers import wide
 from third_party.pytorch.wavelets import WaveletBlock, WaveletCross, frequency_attention
-from tsjax.models import FEDformerConfig
-from tsjax.models.fourier import Kept
-from tsjax.models.layers import Heads
+from tsjax.models import FEDformerConfig, Heads, Kept
 
 Modes = Mapping[str, Sequence[int]]
 
@@ -141,7 +139,7 @@ def drawn(kept: Kept) -> list[int]:
     return sorted(order[: kept.n_modes].tolist())
 
 
-def modes_of(c: FEDformerConfig, buffers: Mapping[str, Any] | None) -> dict[str, Modes]:
+def modes_of(c: FEDformerConfig, buffers: Mapping[str, Any] | None) -> Mapping[str, Modes]:
     """The frequencies of the three Fourier blocks: those of a tsjax model, or new ones.
 
     Args:

@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from third_party.pytorch.layers import DataEmbedding, FullAttention
 from third_party.pytorch.transformer import Decoder, Encoder
-from tsjax.models import InformerConfig
-from tsjax.models.layers import Heads
+from tsjax.models import Heads, InformerConfig
 
 
 class ProbAttention(nn.Module):

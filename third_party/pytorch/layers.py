@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsjax.models.base import EncoderDecoderConfig
-from tsjax.models.layers import LOOK_UPS, Heads, sinusoids
+from tsjax.models import LOOK_UPS, EncoderDecoderConfig, Heads, sinusoids
 
 MAX_POSITIONS = 5000
 """Rows of a positional table, as in Time-Series-Library; strict loading compares them."""

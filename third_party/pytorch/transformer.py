@@ -17,8 +17,7 @@ from third_party.pytorch.layers import (
     Pointwise,
     activation,
 )
-from tsjax.models import TransformerConfig
-from tsjax.models.base import EncoderDecoderConfig
+from tsjax.models import EncoderDecoderConfig, TransformerConfig
 
 
 class EncoderLayer(nn.Module):

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from third_party.pytorch.layers import wide
-from tsjax.models import FEDformerConfig
-from tsjax.models.base import spread
-from tsjax.models.fedformer import MOST_MODES
-from tsjax.models.layers import Heads
-from tsjax.models.wavelets import filter_tables, levels, padded_length
+from tsjax.models import (
+    MOST_MODES,
+    FEDformerConfig,
+    Heads,
+    filter_tables,
+    levels,
+    padded_length,
+    spread,
+)
 
 FILTERS = {"ec_s": "smooth", "ec_d": "detail", "rc_e": "even", "rc_o": "odd"}
 

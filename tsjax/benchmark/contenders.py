@@ -1,13 +1,10 @@
 """The models that are timed, dense and cut."""
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from tsjax import models, pruning, structure
-
-PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +12,17 @@ class Contender:
     """A model to time.
 
     Attributes:
-      model: its name.
       variant: how it was cut.
-      config: its configuration.
-      params: its weights.
-      state: its other variables.
+      forecaster: the model, with the sizes that this has left.
     """
 
-    model: str
     variant: str
-    config: models.ForecastConfig
-    params: PyTree
-    state: PyTree
+    forecaster: models.Forecaster
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return models.name_of(self.forecaster.config)
 
 
 def variant_of(name: str) -> tuple[str, float]:
@@ -49,12 +45,11 @@ def variant_of(name: str) -> tuple[str, float]:
 
 
 def make_contender(
-    model: str, config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
+    config: models.ForecastConfig, name: str, *, round_to: int = 1, seed: int = 0
 ) -> Contender:
     """A model with fresh weights, cut as the variant's name says.
 
     Args:
-      model: the model.
       config: its dense configuration.
       name: ``dense``; ``structured-SHARE``, narrower, uniformly, to a share of the FLOPs; or
         ``compacted-DENSITY``, pruned to a density by global magnitude, and rid of the units that
@@ -76,4 +71,4 @@ def make_contender(
         mask = pruning.select(pruning.magnitude(forecaster.params), share)
         kept = dataclasses.replace(forecaster.kept(), params=mask)
         forecaster, _ = structure.compact(models.forecast, forecaster, kept, *inputs)
-    return Contender(model, name, forecaster.config, forecaster.params, forecaster.state)
+    return Contender(name, forecaster)

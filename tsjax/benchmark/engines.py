@@ -1,5 +1,6 @@
 """The compiled functions that run the models: this library's engine, and what an engine is."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,7 @@ from jax import Array
 
 from tsjax import costs, models
 from tsjax.benchmark.contenders import Contender
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 class Runner(NamedTuple):
@@ -54,27 +54,25 @@ def xla(
 ) -> Runner:
     """The engine of this library: the compiled forward pass, or a compiled training step."""
     turns = [_cast(batch, precision) for batch in batches]
-    params, state = _cast((contender.params, contender.state), precision)
-    run = _function(contender, task)
+    forecaster = _cast(contender.forecaster, precision)
     with jax.default_matmul_precision(costs.PRECISIONS[precision][1]):
         if task == "inference":
-            program = costs.compile_ahead(run, params, state, *turns[0][:4])
-            carried: list[Any] = [(params, state)]
+            carried: Any = forecaster
+            program = costs.compile_ahead(models.forecast, carried, *turns[0][:4])
         else:
             # The step takes over the memory of what it is given.
-            first = jax.tree.map(jnp.copy, (params, _ADAM.init(params), state))
-            carried = [(*first, jax.random.key(0))]
-            program = costs.compile_ahead(run, carried[0], *turns[0], donate_argnums=(0,))
+            carried = _first(jax.tree.map(jnp.copy, forecaster))
+            program = costs.compile_ahead(_step, carried, *turns[0], donate_argnums=(0,))
     index = 0
 
     def call() -> Any:
-        nonlocal index
+        nonlocal index, carried
         index += 1
         batch = turns[index % len(turns)]
         if task == "inference":
-            return program.call(*carried[0], *batch[:4])
-        carried[0], loss = program.call(carried[0], *batch)
-        return carried[0], loss
+            return program.call(carried, *batch[:4])
+        carried, loss = program.call(carried, *batch)
+        return carried, loss
 
     peak = program.peak_bytes
     return Runner(
@@ -82,45 +80,46 @@ def xla(
     )
 
 
+class _Training(NamedTuple):
+    """What a training step takes and gives back."""
+
+    forecaster: models.Forecaster
+    moments: PyTree
+    key: Array
+
+
 _ADAM = optax.adam(1e-4)
 
 
-def _function(contender: Contender, task: str) -> Callable[..., Any]:
-    """Inference: ``fn(params, state, *inputs)``; training: ``fn(carried, *inputs, target)``."""
-    forward = models.forward(contender.config)
-    if task == "inference":
-        return lambda params, state, *inputs: forward(params, state, *inputs)[0]
+def _first(forecaster: models.Forecaster) -> _Training:
+    return _Training(forecaster, _ADAM.init(forecaster.params), jax.random.key(0))
 
-    def step(carried: PyTree, *batch: Array) -> tuple[PyTree, Array]:
-        params, moments, state, key = carried
-        *inputs, target = batch
-        key, now = jax.random.split(key)
 
-        def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
-            y, new_state = forward(params, state, *inputs, key=now)
-            return jnp.mean(jnp.square(y - target)), new_state
+def _step(training: _Training, *batch: Array) -> tuple[_Training, Array]:
+    """Forward pass, gradient of the mean squared error, and Adam's update."""
+    forecaster, moments, key = training
+    *inputs, target = batch
+    key, now = jax.random.split(key)
 
-        (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, moments = _ADAM.update(grads, moments, params)
-        return (optax.apply_updates(params, updates), moments, state, key), loss
+    def loss_fn(params: PyTree) -> tuple[Array, PyTree]:
+        y, new_state = forecaster.forward(params, forecaster.state, *inputs, key=now)
+        return jnp.mean(jnp.square(y - target)), new_state
 
-    return step
+    (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(forecaster.params)
+    updates, moments = _ADAM.update(grads, moments, forecaster.params)
+    params = optax.apply_updates(forecaster.params, updates)
+    trained = dataclasses.replace(forecaster, params=params, state=state)
+    return _Training(trained, moments, key), loss
 
 
 def count(
     contender: Contender, task: str, batch: Sequence[np.ndarray], precision: str = "float32"
 ) -> costs.Count:
     """Counts the work of a call of :func:`xla`'s runner."""
-    run = _function(contender, task)
-    params, state, batch = _cast((contender.params, contender.state, batch), precision)
+    forecaster, batch = _cast((contender.forecaster, batch), precision)
     if task == "inference":
-        return costs.count(run, params, state, *batch[:4])
-    moments = jax.eval_shape(_ADAM.init, params)
-
-    def step(params: PyTree, *rest: Any) -> Any:
-        return run((params, *rest[:3]), *rest[3:])
-
-    return costs.count(step, params, moments, state, jax.random.key(0), *batch)
+        return costs.count(models.forecast, forecaster, *batch[:4])
+    return costs.count(_step, jax.eval_shape(_first, forecaster), *batch)
 
 
 def _cast(tree: PyTree, precision: str) -> PyTree:

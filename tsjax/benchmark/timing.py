@@ -76,7 +76,7 @@ def times(
 def _contenders(settings: BenchmarkSettings, model: str) -> list[Contender]:
     config = settings.config(model)
     return [
-        make_contender(model, config, name, round_to=settings.round_to, seed=settings.seed)
+        make_contender(config, name, round_to=settings.round_to, seed=settings.seed)
         for name in settings.variants
     ]
 
@@ -163,7 +163,7 @@ def _counted(
         task=task,
         engine="",
         batch=len(batch[0]),
-        params=trees.size(contender.params),
+        params=trees.size(contender.forecaster.params),
         flops=counted.flops,
         uncounted=counted.uncounted,
         bytes_moved=counted.bytes_moved,

@@ -18,8 +18,7 @@ from tsjax import trees
 from tsjax.costs.origins import NOWHERE, Origin, leaf
 from tsjax.costs.walking import VIEWS, Products, walk
 from tsjax.jaxprs import bytes_of, size_of
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.costs.programs import Program, compile_ahead, device_of
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from tsjax import trees
 from tsjax.pruning.choice import Where, choose
 from tsjax.pruning.ranking import keep_largest
 from tsjax.pruning.schedules import Schedule, Step, periodic
+from tsjax.trees import PyTree
 
-PyTree = Any
 T = TypeVar("T")
 
 FOREVER = 2**31 - 1

@@ -13,8 +13,7 @@ from jax import Array
 
 from tsjax.pruning.choice import Where, choose, kernels, pairs
 from tsjax.pruning.selection import Density, check_density, kept_count
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def uniform(params: PyTree, density: Density, where: Where = kernels) -> dict[str, Density]:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from tsjax import trees
+from tsjax.trees import PyTree
 from tsjax.wording import listing, near
 
-PyTree = Any
 T = TypeVar("T")
 
 Where = str | Callable[[str, Any], bool] | Sequence["str | Callable[[str, Any], bool]"]

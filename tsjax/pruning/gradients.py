@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 class GradientMoments(NamedTuple):

@@ -22,9 +22,9 @@ from tsjax.pruning.algorithms import (
 )
 from tsjax.pruning.schedules import Schedule, Step, cubic, periodic, schedule
 from tsjax.pruning.selection import select
+from tsjax.trees import PyTree
 from tsjax.wording import one_of
 
-PyTree = Any
 Criterion = Callable[[PyTree, PyTree, Array], PyTree]
 
 CRITERIA: dict[str, Criterion] = {

@@ -23,9 +23,8 @@ from tsjax.jaxprs import CALLS, bodies
 from tsjax.pruning import weight_rules
 from tsjax.pruning.choice import Where, choose, kernels
 from tsjax.pruning.weight_rules import Leaf, Rule, Value, Weight, place, zeros_like
+from tsjax.trees import PyTree
 from tsjax.wording import listing
-
-PyTree = Any
 
 
 def input_squares(

@@ -11,8 +11,7 @@ import numpy as np
 from tsjax import trees
 from tsjax.pruning.choice import Where, choose, pairs
 from tsjax.pruning.placement import placed_like
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def ones(params: PyTree) -> PyTree:

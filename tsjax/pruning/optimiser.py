@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from tsjax.pruning import masks
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 class KeepPrunedState(NamedTuple):

@@ -15,8 +15,7 @@ import numpy as np
 from tsjax import trees
 from tsjax.pruning import masks
 from tsjax.pruning.placement import replicated
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 COMPRESSED_PARTS = ("values", "mask")
 """What :func:`compress` may store of a leaf."""

@@ -25,8 +25,7 @@ from tsjax.pruning.algorithms import (
 )
 from tsjax.pruning.choice import Where, kernels
 from tsjax.pruning.schedules import Schedule, Step, cosine, schedule
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 @functools.partial(

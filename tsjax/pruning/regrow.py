@@ -24,9 +24,9 @@ from tsjax.pruning.allocation import erk
 from tsjax.pruning.choice import Where, kernels
 from tsjax.pruning.schedules import Schedule, Step, cosine, schedule
 from tsjax.pruning.selection import select
+from tsjax.trees import PyTree
 from tsjax.wording import one_of
 
-PyTree = Any
 Allocation = Callable[[PyTree, Any, Where], dict[str, Any]]
 
 

@@ -9,7 +9,6 @@ Products are computed in float32 at least, because products of small float16 num
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,8 @@ from jax import Array
 from tsjax import trees
 from tsjax.pruning.choice import pairs
 from tsjax.pruning.placement import placed_like
+from tsjax.trees import PyTree
 from tsjax.wording import listing
-
-PyTree = Any
 
 
 def magnitude(params: PyTree) -> PyTree:

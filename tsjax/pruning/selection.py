@@ -14,9 +14,9 @@ from tsjax.pruning import patterns, ranking
 from tsjax.pruning.choice import Where, choose, kernels, look_up, matches, pairs
 from tsjax.pruning.patterns import NofM, Pattern, Within
 from tsjax.pruning.placement import placed_like, replicated
+from tsjax.trees import PyTree
 from tsjax.wording import listing, near
 
-PyTree = Any
 Density = float | Array
 Scope = str | Sequence[str] | Callable[[str], Hashable]
 

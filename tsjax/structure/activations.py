@@ -16,8 +16,7 @@ from tsjax.structure.equations import Axes, Followed
 from tsjax.structure.groups import Group, Groups
 from tsjax.structure.importance import Importance, check_scale, scaled
 from tsjax.structure.primitives import PRIMITIVES, UNKNOWN
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 _Sites = dict[Dim, list[Array]]
 """{dim: arrays, one for each place in the program: mean |x| of each unit, over their mean}."""

@@ -33,9 +33,9 @@ from tsjax.structure.slicing import computed
 from tsjax.structure.slicing import slice as slice_
 from tsjax.structure.units import Filled, Units
 from tsjax.structure.zeros import Zeros
+from tsjax.trees import PyTree
 from tsjax.wording import listing
 
-PyTree = Any
 _Same = Callable[[Mapping[str, int]], bool]
 """Whether a function traced with these sizes of groups is the same program, numbers included."""
 

@@ -20,9 +20,8 @@ from tsjax.structure.flops import FlopCount, count_flops
 from tsjax.structure.following import all_equations, dims_read, follow, subscripts
 from tsjax.structure.layout import Layout
 from tsjax.structure.verification import Attempt, settle, trial, uncollected
+from tsjax.trees import PyTree
 from tsjax.wording import near
-
-PyTree = Any
 
 FIXED = (
     "inputs stay as they are; what must be cut along with params belongs into the first argument"

@@ -14,9 +14,9 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.structure.groups import Group
+from tsjax.trees import PyTree
 from tsjax.wording import one_of
 
-PyTree = Any
 Importance = Callable[[Iterable[Group], PyTree], dict[str, np.ndarray]]
 """``importance(groups, params)``: the scores of each group's units, by the group's name."""
 

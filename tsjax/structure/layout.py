@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -10,8 +9,7 @@ from tsjax import trees
 from tsjax.structure import axes
 from tsjax.structure.axes import Dim
 from tsjax.structure.equations import Axes, Followed
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 @dataclass(frozen=True)

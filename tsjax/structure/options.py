@@ -8,9 +8,9 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.structure.groups import Group, Groups
+from tsjax.trees import PyTree
 from tsjax.wording import listing, near
 
-PyTree = Any
 Which = str | Callable[[Group], bool] | Sequence["str | Callable[[Group], bool]"]
 """A group's name, or a glob over names; one that no name matches is tried on all members, which
 are called ``path:axis``. Or a predicate, or several of these."""

@@ -26,9 +26,9 @@ from tsjax.structure.options import (
     table,
 )
 from tsjax.structure.targets import Flops, Params, Target
+from tsjax.trees import PyTree
 from tsjax.wording import listing, one_of
 
-PyTree = Any
 SCOPES = ("uniform", "global")
 
 

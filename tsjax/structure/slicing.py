@@ -10,8 +10,7 @@ import numpy as np
 
 from tsjax import trees
 from tsjax.structure.planning import Plan
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def slice(tree: PyTree, plan: Plan) -> PyTree:  # noqa: A001

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
 from tsjax import trees
 from tsjax.structure.groups import Groups
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 Measurer = Callable[[Mapping[str, int]], float]
 """A quantity of the model when these groups, by name, have these sizes; of the dense one for {}."""

@@ -4,7 +4,7 @@ from tsjax.study import records
 from tsjax.study.costs_and_sizes import file_sizes, forward_costs
 from tsjax.study.criteria import CRITERIA
 from tsjax.study.folder import RunFolder, claim
-from tsjax.study.forecasts import Variant, forecasts
+from tsjax.study.forecasts import forecasts
 from tsjax.study.masks import (
     Pruner,
     PruneSettings,
@@ -36,7 +36,6 @@ __all__ = [
     "TrainSettings",
     "Trained",
     "Tuned",
-    "Variant",
     "answers",
     "claim",
     "describe",

@@ -2,18 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from tsjax import costs, interop, pruning, trees
+from tsjax.forecaster import Forecaster, forecast
 from tsjax.study import records
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 
 def forward_costs(
@@ -27,34 +25,31 @@ def forward_costs(
       masks: masks by density.
       batches: windows per call.
     """
-
-    def run(params: PyTree, state: PyTree, *inputs: Array) -> Array:
-        return task.forward(params, state, *inputs)[0]
-
-    everything = pruning.ones(trained.params)
+    dense = trained.forecaster
+    everything = pruning.ones(dense.params)
     variants = [("dense", 1.0, everything), *(("masked", d, m) for d, m in masks.items())]
     # Zeros are written into the weights once, as one would deploy them: what is timed is the same
     # program, without the price of masking in each call.
     functions = {
-        str(i): (run, pruning.apply(trained.params, mask))
+        str(i): (forecast, dataclasses.replace(dense, params=pruning.apply(dense.params, mask)))
         for i, (_, _, mask) in enumerate(variants)
     }
     found = []
     for batch in batches:
         starts = jnp.asarray(np.resize(task.starts("test"), batch))
-        inputs = (trained.state, *task.windows.gather(starts).inputs)
-        count = costs.count(run, trained.params, *inputs)
+        inputs = task.windows.gather(starts).inputs
+        count = costs.count(forecast, dense, *inputs)
         timings = costs.measure_in_turns(functions, *inputs).values()
         for (variant, density, mask), timing in zip(variants, timings, strict=True):
             q1, q3 = timing.quartiles
             cost = records.Cost(
                 variant=variant,
                 density=density,
-                params=trees.size(trained.params),
+                params=trees.size(dense.params),
                 nonzero=sum(kept for kept, _ in pruning.summary(mask).values()),
                 batch=batch,
                 flops=count.flops,
-                sparse_flops=count.sparse_flops(mask),
+                sparse_flops=count.sparse_flops(dataclasses.replace(dense.kept(), params=mask)),
                 uncounted=count.uncounted,
                 dispatch_ms=1e3 * timing.dispatch,
                 median_ms=1e3 * timing.median,
@@ -65,18 +60,13 @@ def forward_costs(
     return tuple(found)
 
 
-def file_sizes(
-    trained: Trained, models: Mapping[float, tuple[PyTree, PyTree]]
-) -> tuple[records.Size, ...]:
+def file_sizes(trained: Trained, pruned: Mapping[float, Forecaster]) -> tuple[records.Size, ...]:
     """Sizes of the files of pruned models, and of the dense one.
 
     Args:
       trained: the dense model.
-      models: weights and mask by density.
+      pruned: models with their masks, by density.
     """
-    return tuple(
-        records.Size(
-            density, **dataclasses.asdict(interop.file_sizes(params, mask, trained.params))
-        )
-        for density, (params, mask) in models.items()
-    )
+    dense = trained.forecaster.params
+    sizes = {d: interop.file_sizes(p.params, p.mask, dense) for d, p in pruned.items()}
+    return tuple(records.Size(d, **dataclasses.asdict(size)) for d, size in sizes.items())

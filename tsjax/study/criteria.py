@@ -4,19 +4,19 @@ Whole units, such as heads or the widths of layers, are scored by the importance
 :mod:`tsjax.structure`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from tsjax import pruning
+from tsjax.forecaster import Forecaster, forecast
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 Criterion = Callable[[Task, Trained, Iterator[Array], pruning.Where], PyTree]
 """``criterion(task, trained, calibration, where)`` scores the weights. ``calibration`` gives the
@@ -37,46 +37,47 @@ def _magnitude(
     task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where
 ) -> PyTree:
     del task, batches, where
-    return pruning.magnitude(trained.params)
+    return pruning.magnitude(trained.forecaster.params)
 
 
 def _random(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
     del batches, where
     # Not the key that drew the initial weights.
     key = jax.random.fold_in(jax.random.key(task.settings.seed), 2)
-    return pruning.random(trained.params, key)
+    return pruning.random(trained.forecaster.params, key)
 
 
 def _saliency(
     task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where
 ) -> PyTree:
     del where
-    return pruning.saliency(trained.params, _moments(task, trained, batches).absolute)
+    return pruning.saliency(trained.forecaster.params, _moments(task, trained, batches).absolute)
 
 
 def _fisher(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
     del where
-    return pruning.fisher(trained.params, _moments(task, trained, batches).square)
+    return pruning.fisher(trained.forecaster.params, _moments(task, trained, batches).square)
 
 
 def _wanda(task: Task, trained: Trained, batches: Iterator[Array], where: pruning.Where) -> PyTree:
     @jax.jit
-    def squares(params: PyTree, state: PyTree, starts: Array) -> PyTree:
+    def squares(forecaster: Forecaster, starts: Array) -> PyTree:
         inputs = task.windows.gather(starts).inputs
-        return pruning.input_squares(task.forward, params, state, *inputs, where=where)
+        params, state = forecaster.params, forecaster.state
+        return pruning.input_squares(forecaster.forward, params, state, *inputs, where=where)
 
-    each = [squares(trained.params, trained.state, starts) for starts in batches]
+    each = [squares(trained.forecaster, starts) for starts in batches]
     total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), each)
-    return pruning.wanda(trained.params, total)
+    return pruning.wanda(trained.forecaster.params, total)
 
 
 def _moments(task: Task, trained: Trained, batches: Iterator[Array]) -> pruning.GradientMoments:
     def loss(params: PyTree, starts: Array) -> Array:
         batch = task.windows.gather(starts)
-        forecast, _ = task.forward(params, trained.state, *batch.inputs)
-        return jnp.mean(jnp.square(forecast - batch.target))
+        y = forecast(dataclasses.replace(trained.forecaster, params=params), *batch.inputs)
+        return jnp.mean(jnp.square(y - batch.target))
 
-    return pruning.gradient_moments(loss, trained.params, batches)
+    return pruning.gradient_moments(loss, trained.forecaster.params, batches)
 
 
 CRITERIA: dict[str, Criterion] = {

@@ -1,7 +1,6 @@
 """Forecasts of a few test windows, in the data's own units."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,25 +8,15 @@ from tsjax.study import records
 from tsjax.study.task import Task
 from tsjax.training import Forecaster, predict
 
-PyTree = Any
-
-
-class Variant(NamedTuple):
-    """A model to show: weights, other variables, mask."""
-
-    params: PyTree
-    state: PyTree
-    mask: PyTree | None
-
 
 def forecasts(
-    task: Task, variants: Mapping[str, Variant], windows: int = 3, channels: int = 2
+    task: Task, forecasters: Mapping[str, Forecaster], windows: int = 3, channels: int = 2
 ) -> tuple[records.Forecast, ...]:
     """Forecasts of evenly spaced test windows: chosen by position, not by how they look.
 
     Args:
       task: the task.
-      variants: models by the name they are shown under.
+      forecasters: models by the name they are shown under.
       windows: how many test windows.
       channels: how many channels, counted from the last (the target of the ETT sets).
     """
@@ -36,10 +25,8 @@ def forecasts(
     places = np.linspace(0, len(starts) - 1, windows + 2)[1:-1].round().astype(int)
     chosen = starts[np.unique(places)]
     shown = {
-        name: dataset.unscale(
-            predict(Forecaster(task.forward, v.params, v.state, v.mask), task.windows, chosen)
-        )
-        for name, v in variants.items()
+        name: dataset.unscale(predict(forecaster, task.windows, chosen))
+        for name, forecaster in forecasters.items()
     }
     found = []
     for channel in range(len(dataset.channels))[::-1][:channels]:

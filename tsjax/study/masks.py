@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,7 @@ from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
 from tsjax.study.settings import TrainSettings
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
+from tsjax.trees import PyTree
 
 SCOPES = (*pruning.SCOPES, "erk")
 
@@ -95,16 +94,14 @@ def pruner(task: Task, trained: Trained, settings: PruneSettings) -> Pruner:
     batches = calibration(task, settings.calibration_batches)
     where = prunable(task, settings.exempt, prune_complex=settings.prune_complex)
     scores = CRITERIA[settings.criterion](task, trained, batches, where)
-    return Pruner(scores, trained.params, settings, where)
+    return Pruner(scores, trained.forecaster.params, settings, where)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned model, with its mask and its record."""
+    """A fine-tuned model, which holds its mask, and its record."""
 
-    params: PyTree
-    state: PyTree
-    mask: PyTree
+    forecaster: training.Forecaster
     record: records.FineTuning
 
 
@@ -175,7 +172,7 @@ def _fine_tune(
     masks = {density: pruner.mask(density) for density in checkpoints}
     lanes = [
         training.Lane(
-            training.Forecaster(task.forward, trained.params, trained.state, mask),
+            dataclasses.replace(trained.forecaster, mask=mask),
             checkpoint=checkpoints[density],
             label=f"fine-tune at {density:.3g}",
         )
@@ -197,7 +194,7 @@ def _fine_tune(
 
 def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
     tuned = fitted.forecaster
-    error = task.test(tuned.params, tuned.state, mask=tuned.mask)
+    error = task.test(tuned)
     revived = jax.tree.map(lambda w, keep: jnp.sum(~keep & (w != 0)), tuned.params, tuned.mask)
     record = records.FineTuning(
         rung,
@@ -206,7 +203,7 @@ def _tuned(task: Task, rung: records.Rung, fitted: training.Fitted) -> Tuned:
         sum(int(n) for n in jax.tree.leaves(revived)),
         records.Training(fitted.epochs, fitted.best_epoch, fitted.ended),
     )
-    return Tuned(tuned.params, tuned.state, tuned.mask, record)
+    return Tuned(tuned, record)
 
 
 def _rungs(
@@ -216,7 +213,7 @@ def _rungs(
     if not masks:
         return ()
     errors = training.evaluate_many(
-        training.Forecaster(task.forward, trained.params, trained.state),
+        trained.forecaster,
         pruning.stack(list(masks.values())),
         task.windows,
         task.starts("test"),

@@ -23,7 +23,7 @@ def _but_the_output_projection(task: Task) -> Predicate:
 
 
 def _but_seven_outputs(task: Task) -> Predicate:
-    return _kernels_but_of(task.config, 7)
+    return _kernels_but_of(task.forecaster.config, 7)
 
 
 @functools.cache

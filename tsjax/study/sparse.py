@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from tsjax import costs, pruning, results, training, trees
+from tsjax.forecaster import forecast
 from tsjax.settings import among, at_least, setting, share
 from tsjax.study import records
 from tsjax.study.folder import RunFolder
@@ -18,8 +18,6 @@ from tsjax.study.prunable import EXEMPT, EXEMPT_MEANS, prunable
 from tsjax.study.settings import TrainSettings, write_saved
 from tsjax.study.task import Task
 from tsjax.study.trained import Trained
-
-PyTree = Any
 
 
 def _gradual(s: "SparseSettings", steps: int, where: pruning.Where, **more: Any) -> pruning.Prune:
@@ -101,11 +99,9 @@ class SparseSettings(TrainSettings):
 
 @dataclasses.dataclass(frozen=True)
 class SparselyTrained:
-    """A model trained sparse, its mask, and its record."""
+    """A model trained sparse, which holds its mask, and its record."""
 
-    params: PyTree
-    state: PyTree
-    mask: PyTree
+    forecaster: training.Forecaster
     record: records.SparseTraining
 
 
@@ -126,7 +122,7 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     config = settings.fit_config()
     steps = config.epochs * training.steps_per_epoch(config, len(task.starts("train")))
     fitted = training.fit(
-        training.Forecaster(task.forward, task.params, task.state),
+        task.forecaster,
         task.windows,
         task.starts("train"),
         task.starts("val"),
@@ -138,10 +134,8 @@ def train_sparse(task: Task, settings: SparseSettings, folder: Path) -> Sparsely
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
     results.write_json(history, run.training)
-    found = fitted.forecaster
-    error = task.test(found.params, found.state, mask=found.mask)
-    record = _record(task, settings.method, found, error, history, where)
-    return SparselyTrained(found.params, found.state, found.mask, record)
+    record = _record(task, settings.method, fitted.forecaster, history, where)
+    return SparselyTrained(fitted.forecaster, record)
 
 
 def ask(
@@ -158,25 +152,24 @@ def ask(
 def _record(
     task: Task,
     method: str,
-    found: training.Forecaster,
-    error: training.Metrics,
+    forecaster: training.Forecaster,
     history: records.Training,
     where: pruning.Where,
 ) -> records.SparseTraining:
-    def run(params: PyTree, state: PyTree, *inputs: Array) -> Array:
-        return task.forward(params, state, *inputs)[0]
-
+    error = task.test(forecaster)
+    # Counted without its mask, which is what the FLOPs of a sparse machine are counted for.
+    whole, mask = dataclasses.replace(forecaster, mask=None), forecaster.mask
     inputs = task.windows.gather(jnp.asarray(task.starts("test")[:1])).inputs
-    count = costs.count(run, found.params, found.state, *inputs)
-    kept, prunable = pruning.count(found.mask, where)
+    count = costs.count(forecast, whole, *inputs)
+    kept, prunable = pruning.count(mask, where)
     return records.SparseTraining(
         method=method,
         kept=kept,
         prunable=prunable,
-        nonzero=sum(n for n, _ in pruning.summary(found.mask).values()),
-        params=trees.size(found.params),
+        nonzero=sum(n for n, _ in pruning.summary(mask).values()),
+        params=trees.size(forecaster.params),
         flops=count.flops,
-        sparse_flops=count.sparse_flops(found.mask),
+        sparse_flops=count.sparse_flops(dataclasses.replace(whole.kept(), params=mask)),
         mse=error.mse,
         mae=error.mae,
         training=history,

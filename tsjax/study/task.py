@@ -1,19 +1,15 @@
 """From settings to a task: the series on the device, and the model that is to forecast it."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
 from tsjax import data, models
-from tsjax.forecaster import Forward
 from tsjax.study import records
 from tsjax.study.comparable import incomparable
 from tsjax.study.settings import TrainSettings
 from tsjax.training import Forecaster, Metrics, Windows, evaluate, repeat_last, seasonal_naive
-
-PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +20,13 @@ class Task:
       settings: what it was made from.
       dataset: the series split, scaled and marked.
       windows: the same on the device.
-      config: the model's configuration.
-      forward: the model as a pure function.
-      params: its fresh weights.
-      state: its other fresh variables.
+      forecaster: the model with fresh weights.
     """
 
     settings: TrainSettings
     dataset: data.Dataset
     windows: Windows
-    config: models.ForecastConfig
-    forward: Forward
-    params: PyTree
-    state: PyTree
+    forecaster: Forecaster
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -47,20 +37,8 @@ class Task:
         """First rows of a part's windows."""
         return self.dataset.starts(part)
 
-    def test(self, params: PyTree, state: PyTree, *, mask: PyTree | None = None) -> Metrics:
+    def test(self, forecaster: Forecaster) -> Metrics:
         """Error on the test windows."""
-        return self._test(Forecaster(self.forward, params, state, mask))
-
-    def baselines(self) -> tuple[records.Error, ...]:
-        """Errors of repeating the last value, and the last season if the look-back holds one."""
-        horizon, period = self.dataset.pred_len, self.dataset.period
-        naive = {"repeat last": repeat_last(horizon)}
-        if 1 < period <= self.dataset.seq_len:
-            naive["seasonal naive"] = seasonal_naive(horizon, period)
-        found = {name: self._test(forecaster) for name, forecaster in naive.items()}
-        return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
-
-    def _test(self, forecaster: Forecaster) -> Metrics:
         return evaluate(
             forecaster,
             self.windows,
@@ -68,6 +46,15 @@ class Task:
             batch_size=self.settings.batch_size,
             drop_last=self.settings.drop_last_test,
         )
+
+    def baselines(self) -> tuple[records.Error, ...]:
+        """Errors of repeating the last value, and the last season if the look-back holds one."""
+        horizon, period = self.dataset.pred_len, self.dataset.period
+        naive = {"repeat last": repeat_last(horizon)}
+        if 1 < period <= self.dataset.seq_len:
+            naive["seasonal naive"] = seasonal_naive(horizon, period)
+        found = {name: self.test(forecaster) for name, forecaster in naive.items()}
+        return tuple(records.Error(name, m.mse, m.mae) for name, m in found.items())
 
 
 def set_up(settings: TrainSettings) -> Task:
@@ -103,9 +90,8 @@ def set_up(settings: TrainSettings) -> Task:
     channels = len(dataset.channels)
     sizes = {"enc_in": channels, "dec_in": channels, "c_out": channels, "freq": dataset.freq}
     config = models.config(s.model, s.preset, **(s.model_options() | sizes))
-    made = models.create(config, jax.random.key(s.seed))
-    windows = Windows.of(dataset)
-    return Task(s, dataset, windows, config, made.forward, made.params, made.state)
+    forecaster = models.create(config, jax.random.key(s.seed))
+    return Task(s, dataset, Windows.of(dataset), forecaster)
 
 
 def describe(task: Task) -> records.Data:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from tsjax import pruning, results, training
 from tsjax.study import records
@@ -11,15 +10,12 @@ from tsjax.study.folder import RunFolder
 from tsjax.study.settings import write_saved
 from tsjax.study.task import Task
 
-PyTree = Any
-
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained model, how it was trained, and its test error."""
 
-    params: PyTree
-    state: PyTree
+    forecaster: training.Forecaster
     training: records.Training
     error: records.Error
 
@@ -29,7 +25,7 @@ def train(task: Task, folder: Path) -> Trained:
     run = RunFolder(folder)
     write_saved(task.settings, run)
     fitted = training.fit(
-        training.Forecaster(task.forward, task.params, task.state),
+        task.forecaster,
         task.windows,
         task.starts("train"),
         task.starts("val"),
@@ -38,7 +34,7 @@ def train(task: Task, folder: Path) -> Trained:
     )
     history = records.Training(fitted.epochs, fitted.best_epoch, fitted.ended)
     results.write_json(history, run.training)
-    return _tested(task, fitted.forecaster.params, fitted.forecaster.state, history)
+    return _tested(task, fitted.forecaster, history)
 
 
 def restore(task: Task, folder: Path) -> Trained:
@@ -48,7 +44,8 @@ def restore(task: Task, folder: Path) -> Trained:
       FileNotFoundError: if there is none.
       ValueError: if it cannot be read, or does not fit the task.
     """
-    like = {"params": task.params, "state": task.state, "mask": pruning.ones(task.params)}
+    fresh = task.forecaster
+    like = {"params": fresh.params, "state": fresh.state, "mask": pruning.ones(fresh.params)}
     run = RunFolder(folder)
     found = training.restore(run.checkpoint, like)
     path = run.training
@@ -60,9 +57,10 @@ def restore(task: Task, folder: Path) -> Trained:
         history = records.Training(epochs, stored["best_epoch"], stored["ended"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold a run's history: {error!r}") from None
-    return _tested(task, found["params"], found["state"], history)
+    restored = dataclasses.replace(fresh, params=found["params"], state=found["state"])
+    return _tested(task, restored, history)
 
 
-def _tested(task: Task, params: PyTree, state: PyTree, history: records.Training) -> Trained:
-    error = task.test(params, state)
-    return Trained(params, state, history, records.Error("dense", error.mse, error.mae))
+def _tested(task: Task, forecaster: training.Forecaster, history: records.Training) -> Trained:
+    error = task.test(forecaster)
+    return Trained(forecaster, history, records.Error("dense", error.mse, error.mae))

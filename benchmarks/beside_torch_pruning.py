@@ -1,6 +1,6 @@
 """What Torch-Pruning makes of the five models, beside tsjax: a table of docs/torch-pruning.md.
 
-    python benchmarks/torch_pruning.py [--models=transformer,informer] [--ratio=0.5] [--seconds=30]
+    python benchmarks/beside_torch_pruning.py [--models=transformer] [--ratio=0.5] [--seconds=30]
 
 Torch-Pruning gets the PyTorch models of `third_party/pytorch` at their published sizes and removes
 the ratio of each group's units, once with the model width left alone and once with it. What it
