@@ -39,26 +39,33 @@ optimised = functools.partial(
 )
 
 
-def run(forward, *, train):
-    return optimised(functools.partial(forward, train=train))
+@functools.cache
+def stepped(case: Case, precision: str):
+    """A training step in the precision that is enabled: forecast, new state and gradients."""
+    made, model = forecaster_of(case), models.module(case.config())
+    inputs = {name: jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS}
+    stored = case.group("grad_in")  # None for marks that are look-up indices.
 
+    @optimised
+    def step(params, floats):
+        def loss(params, floats):
+            # Without a stream of keys Informer samples the recorded ones.
+            forecast, new = model.apply(
+                {"params": params, **made.state},
+                *(inputs | floats).values(),
+                train=True,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=list(made.state),
+            )
+            return jnp.mean(jnp.square(forecast - case.arrays["in/target"])), (forecast, new)
 
-def parts(case: Case):
-    """Forward function, model and inputs of a case, in the precision enabled.
+        gradients, (forecast, new) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, floats)
+        return forecast, new, *gradients
 
-    With ``train`` the function has no rng stream for keys, and so uses the recorded draws.
-    """
-    made = forecaster_of(case)
-    module = models.module(case.config())
-
-    def forward(params, state, *inputs, train):
-        rngs = {"dropout": jax.random.key(0)}
-        return module.apply(
-            {"params": params, **state}, *inputs, train=train, rngs=rngs, mutable=list(state)
-        )
-
-    inputs = [jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS]
-    return forward, made, inputs
+    forecast, new, of_params, of_inputs = step(made.params, {name: inputs[name] for name in stored})
+    assert forecast.dtype == precision
+    after = dataclasses.replace(made, state={**made.state, **new})
+    return forecast, after, dataclasses.replace(made, params=of_params), of_inputs
 
 
 @pytest.fixture(params=["float64", "float32"])
@@ -67,50 +74,43 @@ def dtype(request):
         yield request.param
 
 
+@pytest.fixture(params=["float64", pytest.param("float32", marks=pytest.mark.long)])
+def dtype_of_steps(request):
+    """Compiling a gradient takes longest: in the short form in one precision."""
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_forecast_equals_the_reference(case, dtype):
-    forward, made, inputs = parts(case)
-    got, _ = run(forward, train=False)(made.params, made.state, *inputs)
+    inputs = [jnp.asarray(case.arrays[f"in/{name}"]) for name in INPUTS]
+    got = optimised(models.forecast)(forecaster_of(case), *inputs)
     assert got.dtype == dtype
     assert_close(got, case.arrays["out/float64"], FORWARD[dtype], 0.0, "forecast")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
-def test_train_mode_forecast_equals_the_reference(case, dtype):
-    forward, made, inputs = parts(case)
+def test_train_mode_forecast_equals_the_reference(case, dtype_of_steps):
     assert case.meta["config"]["dropout"] == 0
-    got, new = run(forward, train=True)(made.params, made.state, *inputs)
-    assert_close(got, case.arrays["out_train/float64"], FORWARD[dtype], 0.0, "forecast")
-    after = interop.to_torch(dataclasses.replace(made, state={**made.state, **new}))
+    got, after, *_ = stepped(case, dtype_of_steps)
+    relative, arrays = FORWARD[dtype_of_steps], interop.to_torch(after)
+    assert_close(got, case.arrays["out_train/float64"], relative, 0.0, "forecast")
     for name, buffer in case.group("bn_after").items():
-        assert_close(after[name], buffer, FORWARD[dtype], 0.0, name)
+        assert_close(arrays[name], buffer, relative, 0.0, name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
-def test_gradients_equal_the_reference(case, dtype):
-    forward, made, inputs = parts(case)
-    target = jnp.asarray(case.arrays["in/target"])
-
-    stored = case.group("grad_in")  # None for marks that are look-up indices.
-    floats = {name: x for name, x in zip(INPUTS, inputs, strict=True) if name in stored}
-
-    @optimised
-    def gradients(params, floats):
-        def loss(params, floats):
-            chosen = [floats.get(name, x) for name, x in zip(INPUTS, inputs, strict=True)]
-            forecast, _ = forward(params, made.state, *chosen, train=True)
-            return jnp.mean(jnp.square(forecast - target))
-
-        return jax.grad(loss, argnums=(0, 1))(params, floats)
-
-    of_params, of_inputs = gradients(made.params, floats)
-    got = interop.to_torch(dataclasses.replace(made, params=of_params))
-    want = case.group("grad")
+def test_gradients_equal_the_reference(case, dtype_of_steps):
+    _, _, of_params, of_inputs = stepped(case, dtype_of_steps)
+    relative, absolute = GRADIENT[dtype_of_steps], ABSOLUTE[dtype_of_steps]
+    got, want = interop.to_torch(of_params), case.group("grad")
     assert set(want) <= set(got)
     for name, gradient in want.items():
-        assert_close(got[name], gradient, GRADIENT[dtype], ABSOLUTE[dtype], name)
+        assert_close(got[name], gradient, relative, absolute, name)
+    stored = case.group("grad_in")
+    assert set(of_inputs) == set(stored)
     for name, gradient in of_inputs.items():
-        assert_close(gradient, stored[name], GRADIENT[dtype], ABSOLUTE[dtype], name)
+        assert_close(gradient, stored[name], relative, absolute, name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
