@@ -162,8 +162,9 @@ def test_it_goes_through_a_file_and_to_pytorch(config, tmp_path):
 def test_the_study_takes_it():
     given = {"model": "toy", "seq_len": 8, "pred_len": 4}
     task = study.set_up(study.TrainSettings.make(**given, d_ff=7, options=("scale=0.5",)))
-    assert task.config == models.config("toy", enc_in=7, dec_in=7, c_out=7, seq_len=8, label_len=8,
-                                        pred_len=4, d_ff=7, scale=0.5)  # fmt: skip
+    assert task.forecaster.config == models.config(
+        "toy", enc_in=7, dec_in=7, c_out=7, seq_len=8, label_len=8, pred_len=4, d_ff=7, scale=0.5
+    )
     paper = study.TrainSettings.make(**given, size="paper", dataset="ETTh1.csv")
     assert (paper.d_ff, paper.epochs) == (24, 1)
     with pytest.raises(ValueError, match="toy has no seg_len"):
@@ -180,8 +181,8 @@ def test_a_model_that_was_not_published_has_no_published_size(monkeypatch):
 def test_the_benchmark_takes_it():
     config = benchmark.BenchmarkSettings(models=("toy",), size="small").config("toy")
     assert config.d_ff == 128
-    contender = benchmark.make_contender("toy", config, "structured-0.5")
+    contender = benchmark.make_contender(config, "structured-0.5")
     batches = [benchmark.random_batch(config, 2, seed=0)]
     runner = benchmark.xla(contender, "inference", batches)
     assert runner.call().shape == (2, config.pred_len, 7)
-    assert max(contender.config.widths) < 128
+    assert max(contender.forecaster.config.widths) < 128
