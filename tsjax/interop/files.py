@@ -242,7 +242,7 @@ def _check_not_empty(path: Path, form: _Format) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One sentence. What torch adds to it is advice to trust the file, which is not ours."""
+    """One sentence of an error's text, without torch's advice to trust the file."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
     sentence = re.split(r"\.?(?:\s*\n|\.\s|$)", text, maxsplit=1)[0]
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__

@@ -8,8 +8,8 @@ forecast = models.forecast(forecaster, x_enc, x_mark_enc, x_dec, x_mark_dec)
 from tsjax.forecaster import Forecaster, forecast
 from tsjax.models.autoformer import Autoformer, AutoformerConfig
 from tsjax.models.base import PRESETS, EncoderDecoderConfig, ForecastConfig, spread
-from tsjax.models.crossformer import Crossformer, TwoStageSizes
-from tsjax.models.crossformer_config import CrossformerConfig
+from tsjax.models.crossformer import Crossformer
+from tsjax.models.crossformer_config import CrossformerConfig, TwoStageSizes
 from tsjax.models.decomposition import DecompositionConfig
 from tsjax.models.dropout import Dropout
 from tsjax.models.fedformer import MOST_MODES, FEDformer, FEDformerConfig

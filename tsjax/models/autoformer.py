@@ -35,7 +35,7 @@ class AutoformerConfig(DecompositionConfig):
       factor: ``int(factor * log(length))`` lags are kept.
       lags: ``all`` lags of the series, as its authors have it, or as in Time-Series-Library those
         of an ``even_length``: an odd length L is treated as L - 1 when going back from frequencies
-        to lags, which reads the last frequency wrongly. The same for even lengths.
+        to lags, which reads the last frequency wrongly. For even lengths both are the same.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
@@ -113,9 +113,9 @@ def auto_correlation(
 def correlations(q: Array, k: Array) -> Array:
     """The sum over t of ``q[:, (t + lag) mod L] . k[:, t]``, k being zero beyond S (eq. 6).
 
-    By products of all steps with all steps, of which those of one lag are added up. The paper's
-    detour by frequencies grows with L log L and not with L squared, but takes a CPU up to twice as
-    long for 150 steps, and as long for 400; at 800 it would be the quicker one.
+    Every step is multiplied with every step, and the products of each lag are added up. The paper
+    goes by way of frequencies, which grows with L log L in place of L squared. On a CPU that takes
+    up to twice as long for 150 steps and as long for 400; it would be the quicker way for 800.
 
     Args:
       q: [B, L, H, E].
@@ -128,9 +128,10 @@ def correlations(q: Array, k: Array) -> Array:
     q, k = (
         x.reshape(*x.shape[:2], -1).astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (q, k)
     )
-    # Lags are to be told apart as exactly on a GPU as by Fourier transforms.
+    # A GPU's default precision would tell lags apart less exactly than Fourier transforms do.
     products = jnp.matmul(k, jnp.swapaxes(q, 1, 2), precision=jax.lax.Precision.HIGHEST)
-    # Row t, twice in a line, begins t further to the left in rows that are one longer.
+    # All rows stand in one line, each of them twice. Cut into rows that are one longer, row t
+    # begins t steps further to the left, and the products of one lag are in one column.
     rows = jnp.concatenate([products, products], axis=2).reshape(batch, -1)
     rows = jnp.pad(rows, ((0, 0), (0, k.shape[1]))).reshape(batch, k.shape[1], -1)
     return jnp.sum(rows[:, :, :length], axis=1)
@@ -143,9 +144,10 @@ def _placed(shares: Array, chosen: Array, weights: Array) -> Array:
 def _shifted_mean(shares: Array, v: Array) -> Array:
     """The sum over lags of ``shares[:, lag] * v[:, (t + lag) mod L]``, v being zero beyond S.
 
-    A product with a circulant matrix per sample. It does more arithmetic than shifting the values
-    once for each lag that has a share, but a CPU takes no longer for it, and for its gradient a
-    third of the time: that of a shift by a lag known at run time is a scattered addition.
+    It is computed as a product with a circulant matrix for each sample. That is more arithmetic
+    than to shift the values once for each lag that has a share. But a CPU takes no longer for it,
+    and for its gradient a third of the time: the gradient of a shift by a lag that only the data
+    tell is a scattered addition.
 
     Args:
       shares: [B, L], by lag.

@@ -39,8 +39,8 @@ class ForecastConfig:
 
     Attributes:
       presets: fields that differ from the defaults, by preset.
-      loose: axes that have one size with others by this configuration, but not by the model's
-        arithmetic: their fields, by a pattern of the leaf's path.
+      loose: axes to which the configuration gives one size with others although the model's
+        arithmetic would work with two. Maps a pattern of leaf paths to the fields of these axes.
       enc_in: channels of the encoder's input.
       dec_in: channels of the decoder's input.
       c_out: channels of the forecast.
@@ -68,7 +68,7 @@ class ForecastConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            # As JSON has them; a configuration is hashable.
+            # JSON has lists where a configuration, which is hashable, has tuples.
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
         if found := self.wrong_types() or self.problems():
@@ -132,30 +132,31 @@ class ForecastConfig:
         return [] if 0 <= rate <= 1 - 2**-16 else [f"dropout must be in [0, 1), got {rate}"]
 
     def sizes(self) -> Sizes:
-        """The sizes that slicing changes, also those that no field states.
+        """The sizes that slicing changes, by field, also where the field is None.
 
-        Fields come in such an order that what None means follows from those before it.
+        The fields come in such an order that what None means follows from the fields before it.
         """
         return {}
 
     def sharing(self, field: str) -> tuple[int, ...]:
-        """For each block of a field, the first block that always has the same size.
+        """For each block of a field, the first block with which it always shares its size.
 
-        Blocks with the same weights have; here no two do.
+        Blocks that have their weights in common do. By default no two blocks share.
         """
         return tuple(range(len(self.sizes()[field])))
 
     def scales(self) -> dict[str, tuple[float, ...]]:
-        """The factors that follow from widths where their field is None, one for each block.
+        """Factors that follow from widths where their field is None: by field, one for each block.
 
-        A sliced model keeps those that it was trained with.
+        A sliced model keeps the factors that it was trained with.
         """
         return {}
 
     def listed(self) -> dict[str, Slot]:
-        """The slot of a leaf's last axis, by a part of the leaf's path; the first that fits holds.
+        """The slots of last axes whose sizes the task bounds, by a part of the leaf's path.
 
-        For sizes that are too small to be told apart by giving each another number.
+        The slots of all other axes are found by giving each size a number of its own. Sizes that
+        cannot take any number are listed here. Where several parts fit a path, the first holds.
         """
         return {}
 
@@ -308,7 +309,7 @@ def logit_scales(heads: Sequence[Heads]) -> tuple[float, ...]:
 
 
 def indivisible(names: Sequence[str], widths: Sequence[int], n_heads: PerBlock) -> list[str]:
-    """A sentence for each block whose heads do not divide its width, with what would.
+    """A sentence for each block whose heads do not divide its width, with widths that they do.
 
     Args:
       names: the fields that the blocks' widths come from.
@@ -326,11 +327,11 @@ def indivisible(names: Sequence[str], widths: Sequence[int], n_heads: PerBlock) 
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; whole numbers are floats too, truth values are no numbers."""
+    """Whether a value is of a type. Whole numbers count as floats, truth values not as numbers."""
     if args := typing.get_args(kind):
         return isinstance(value, tuple) and all(_is_a(item, args[0]) for item in value)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    # numpy's numbers too.
+    # These are abstract types, which numpy's numbers belong to as well.
     kinds = {int: numbers.Integral, float: numbers.Real}
     return isinstance(value, kinds.get(kind, kind))

@@ -54,8 +54,8 @@ def segments(x: Array, length: int, padding: str) -> Array:
 def windows(x: Array, size: int) -> Array:
     """Groups neighbouring segments, [B, C, S, D] -> [B, C, ceil(S / N), N, D].
 
-    Where N does not divide S, the last ``-S mod N`` segments follow once more. Where there are not
-    even so many, which the published implementations do not run, the last one is repeated.
+    Where N does not divide S, the last ``-S mod N`` segments follow once more. If there are fewer
+    segments than that, for which the published implementations fail, the last one is repeated.
     """
     while missing := -x.shape[2] % size:
         x = jnp.concatenate([x, x[:, :, -missing:]], axis=2)
@@ -170,7 +170,7 @@ class EncoderLevel(nn.Module):
 
 
 class Encoder(nn.Module):
-    """``e_layers`` levels, coarser and coarser; gives what went in and what each level gave."""
+    """``e_layers`` levels, each coarser: returns the input and the output of each level."""
 
     config: CrossformerConfig
 

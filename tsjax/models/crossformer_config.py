@@ -166,7 +166,7 @@ class CrossformerConfig(ForecastConfig):
         }
 
     def sharing(self, field: str) -> tuple[int, ...]:
-        """All levels have one width where nothing is merged, which could map one to another."""
+        """All levels have one width where nothing is merged: only merging changes the width."""
         if field == "d_model" and self.win_size == 1:
             return (0,) * self.e_layers
         return super().sharing(field)

@@ -1,8 +1,8 @@
 """Dropout whose random numbers do not take longer than the arithmetic around it.
 
-On a CPU they would: ``jax.random.bits`` runs there as a loop over many small kernels, and in its
-usual mode throws half of its words away. These are compiled into one kernel, and half as many bits
-are drawn for an element.
+On a CPU, those of ``jax.random.bits`` do: it runs there as a loop over many small kernels, and in
+its usual mode throws half of its words away. The random numbers here are compiled into one kernel,
+and half as many bits are drawn for an element.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def random_words(key: Array, count: int) -> Array:
     first = lax.iota(jnp.uint32, half)
     second = first + np.uint32(half)
     if count % 2:
-        # What would be one counter too many is zero, as in JAX.
+        # Of an odd number of counters the last has no partner: it is paired with zero, as in JAX.
         second = jnp.where(second == count, np.uint32(0), second)
     return _threefry(words, first, second)[:count]
 

@@ -92,14 +92,14 @@ class FEDformerConfig(DecompositionConfig):
         frequencies that its series do not have are then left out.
       dead_projections: whether to have, as published, projections that nothing reads. A Fourier
         block reads only queries, a wavelet one only values, a cross block only queries and keys.
-      clip_modes: whether a number of ``modes`` that no block has is taken, as published, for all
-        that there are; else it is refused.
+      clip_modes: whether ``modes`` may be more than any block has, which as published means all
+        that there are. Otherwise such a number is refused.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "corrected": {},
-            # What its script builds: it has no flag for them.
+            # Its script has no flag for positions, and asks for 32 modes.
             "tslib": _PUBLISHED | {"positions": True, "modes": 32},
             "paper": _PUBLISHED | STUDY_AVERAGES | {"complex_tanh": "complex", "wavelet_skip": 3},
         }
@@ -107,13 +107,13 @@ class FEDformerConfig(DecompositionConfig):
 
     loose: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
-            # Nothing reads the dead ones, and a wavelet block maps the heads that it reads to
-            # others.
+            # Dead projections are read by nothing, and a wavelet block maps the heads that it
+            # reads to other heads.
             r"attention/(query|key|value|out)/kernel$": _HEADS,
-            # The dead value; the others where series are too short for a level.
+            # The value projection is dead. The others are where series are too short for a level.
             r"cross_mixing/(query|value|out)/kernel$": ("cross_c",),
-            # Each keeps its own frequencies, and none is passed where series are too short for a
-            # level.
+            # Each kernel has frequencies of its own, and none is called where series are too short
+            # for a level.
             r"_mixing/\w+_to_\w+/real$": ("wavelet_c", "wavelet_alpha"),
         }
     )
@@ -195,7 +195,7 @@ class FEDformerConfig(DecompositionConfig):
         return [f"modes must be at most {longest}, got {self.modes} ({listed}): {remedy}"]
 
     def sizes(self) -> Sizes:
-        """Also what its version mixes with: frequencies, or wavelet channels."""
+        """Adds what the version mixes with: frequencies, or wavelet channels."""
         sizes = super().sizes()
         if self.version == "fourier":
             return {**sizes, "modes": tuple(kept.n_modes for kept in self.kept.values())}
@@ -214,11 +214,11 @@ class FEDformerConfig(DecompositionConfig):
         return (0,) * n + (n, n + 1) * self.d_layers
 
     def scales(self) -> dict[str, tuple[float, ...]]:
-        """The one factor, on what the cross block gives."""
+        """The factor on the cross block's result, the only one of the model."""
         return {"cross_scale": (self.cross_factor,)}
 
     def listed(self) -> dict[str, Slot]:
-        """The modes of the Fourier blocks, of which there are few."""
+        """The modes of the Fourier blocks: a series has no more than half its steps of them."""
         if self.version != "fourier":
             return {}
         names = ("cross_mixing/key_modes", "encoder_mixing", "decoder_mixing", "cross_mixing")

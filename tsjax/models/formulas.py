@@ -162,7 +162,7 @@ def _fourier_self(M: int, B: int, L: int, S: int, heads: Heads) -> Terms:
 def _fourier_cross(M: int, N: int, B: int, L: int, S: int, heads: Heads) -> Terms:
     """M frequencies attend to N, ``8 B H M N 2 E``, and are mapped, ``8 B M H E V``.
 
-    Queries and result are transformed, and keys, if M is not 0.
+    Queries and the result are transformed, and keys too unless M is 0.
     """
     H, E, V, _ = heads
     yield "mixing/transforms", _transform(B, L, M, H * (E + V))
@@ -174,8 +174,8 @@ def _fourier_cross(M: int, N: int, B: int, L: int, S: int, heads: Heads) -> Term
 def _wavelets(c: FEDformerConfig) -> Blocks:
     """Self blocks read values, cross blocks queries and keys.
 
-    Of one or two steps, a cross block reads nothing: no level has a frequency that it keeps. A bias
-    is then all of its result.
+    A cross block of one or two steps reads nothing, since no level has a frequency that it keeps.
+    Its result is then a bias alone.
     """
     encoder_, decoder_ = (
         functools.partial(_wavelet_self, _Wavelets(C, c.wavelet_k), alpha, c.wavelet_skip)
@@ -225,9 +225,9 @@ def _wavelet_cross(sizes: _Wavelets, modes: int, B: int, L: int, S: int, heads: 
 
     A level of N steps costs two filters down for queries and for keys, two up for the result. With
     ``M = min(N // 2, modes)`` frequencies, its details attend and its smooth parts do, ``8 B K M M
-    2 C`` each; those of the coarsest level once more. At one step M is 0: what leads there does not
-    count; what comes from there is zero, goes through the filters up all the same, and has no
-    gradient.
+    2 C`` each; those of the coarsest level attend once more. Where N is 1, M is 0: then the filters
+    down to that level do not count. The zeros that come from it do go through the filters up, and
+    have no gradient.
     """
     (H, E, V, _), (C, K) = heads, sizes
     P, J = padded_length(L), levels(L)

@@ -1,8 +1,8 @@
 """How FEDformer mixes steps in the frequency domain (arXiv 2201.12740, section 3.2).
 
-A block transforms a series, keeps some of its frequencies, and transforms back. Which ones is
-drawn when the model is made and is part of its state, like a weight that is never trained: the
-indices look up rows of the transforms' matrices, and never are constants.
+A block transforms a series, keeps some of its frequencies, and transforms back. Which frequencies
+it keeps is drawn when the model is made. They are part of its state, like a weight that is never
+trained, and not constants of the program: the indices look up rows of the transforms' matrices.
 
 Dimensions: B batch, L length of queries, S of keys, H heads, E width of one head's queries and
 keys, V of its values, M and N kept frequencies of queries and keys.
@@ -76,9 +76,9 @@ ACTIVATIONS: dict[str, Callable[[Parts], Parts]] = {
 
 
 def complex_einsum(formula: str, x: Parts, y: Parts) -> Parts:
-    """``jnp.einsum`` of two complex arrays, in four of real ones.
+    """``jnp.einsum`` of two complex arrays, as four of real ones.
 
-    These are the same FLOPs, of which a CPU does two to three times as many a second.
+    The FLOPs are the same, and a CPU does two to three times as many of them a second.
     """
 
     def product(x: Array, y: Array) -> Array:
@@ -104,7 +104,7 @@ def frequency_attention(q: Parts, k: Parts, activation: str) -> Parts:
     Returns:
       The sums of the keys, weighted by the activated products, [M, B, H, E].
     """
-    # What is common to both factors goes in front, here and below: a CPU takes half the time.
+    # The axes that both factors have go in front, here and below: a CPU takes half the time.
     q, k = q.transpose(1, 2, 0, 3), k.transpose(1, 2, 0, 3)
     weights = ACTIVATIONS[activation](complex_einsum("bhme,bhne->bhmn", q, k))
     return complex_einsum("bhmn,bhne->bhme", weights, k).transpose(2, 0, 1, 3)
@@ -117,7 +117,7 @@ def transform(x: Parts, weight: Parts) -> Parts:
 
 
 def in_context(x: Array, context: str) -> Array:
-    """[B, L, H, V], or what comes of reading its memory in the order [B, H, V, L] as such."""
+    """[B, L, H, V] as it is, or ``reread``: its memory in the order [B, H, V, L], taken for it."""
     if context == "transposed":
         return x
     return jnp.transpose(x, (0, 2, 3, 1)).reshape(x.shape)

@@ -84,9 +84,10 @@ class ProbSparse(nn.Module):
     attend to all keys; the others get the mean of the values or, if causal, their running sum.
     There is no dropout inside.
 
-    The keys are drawn with replacement, alike for all windows and heads: in train mode from the rng
-    stream ``keys`` where there is one, else, and in evaluation, from the buffer ``index`` [L, U],
-    so that evaluating twice gives the same numbers. (The reference draws anew in evaluation, too.)
+    The keys are drawn with replacement, alike for all windows and heads. In train mode they come
+    from the rng stream ``keys`` where there is one. Otherwise, and in evaluation, they are those of
+    the buffer ``index`` [L, U], so that evaluating twice gives the same numbers. (The reference
+    draws anew in evaluation, too.)
 
     Attributes:
       factor: N is ``factor * ceil(log(L))`` and U is ``factor * ceil(log(S))``, at most L and S.
@@ -129,8 +130,9 @@ class ProbSparse(nn.Module):
 
     def _most_selective(self, q: Array, k: Array, index: Array) -> Array:
         """Positions of the queries that are to attend, [B, H, N]."""
-        # All logits, of which the sampled ones are taken: keys gathered for each query would be
-        # many times as large, and to move them takes longer than the arithmetic that this adds.
+        # All logits are computed, and the sampled ones are taken from them. Keys gathered for each
+        # query would be many times as large, and moving them takes longer than the arithmetic that
+        # is saved.
         rows = np.arange(q.shape[1])[:, None]
         sampled = jnp.einsum("blhe,bshe->bhls", q, k)[:, :, rows, index]
         score = jnp.max(sampled, axis=-1) - jnp.sum(sampled, axis=-1) / k.shape[1]
@@ -162,9 +164,9 @@ def _with_rows(x: Array, index: Array, rows: Array) -> Array:
 class BatchNorm(nn.Module):
     """Batch normalisation over batch and time (arXiv 1502.03167) with torch's running statistics.
 
-    These move by a tenth per step, the variance towards the unbiased one, n / (n - 1), while the
-    batch is normalised with the biased one; linen's move differently in both respects. They are in
-    the collection ``batch_stats``.
+    They move by a tenth of the way in each step. The running variance moves towards the unbiased
+    variance of the batch, which is n / (n - 1) times the biased one that the batch is normalised
+    with. Linen's layer differs in both. The statistics are in the collection ``batch_stats``.
     """
 
     @nn.compact
@@ -192,7 +194,7 @@ class BatchNorm(nn.Module):
 class Distil(nn.Module):
     """Convolution, batch norm, ELU and max-pooling with stride 2: [B, L, D] -> about [B, L/2, D].
 
-    Arxiv 2012.07436, eq. 5.
+    See arXiv 2012.07436, eq. 5.
     """
 
     padding: int

@@ -55,19 +55,21 @@ def mark_dim(embed: str, freq: str) -> int:
 
 
 shapes_only = contextvars.ContextVar("shapes_only", default=False)
-"""Whether parameters are made for their shapes alone: drawing them takes most of the tracing."""
+"""Whether parameters are made for their shapes alone. They are not drawn then: tracing the draws
+takes much of the time."""
 
 
 def parameter(
     module: nn.Module, name: str, init: Callable[..., Array], shape: tuple[int, ...]
 ) -> Array:
-    """A parameter of ``module``, as its ``param`` gives it, in float32 when it is made.
+    """Gets a parameter of ``module``, or makes it, in float32.
 
-    Linen traces the initialiser of a parameter that is there, too, to compare shapes, which is half
-    of what tracing a model takes. Here they are compared with ``shape``.
+    It does what ``module.param`` does in less time. To check the shape of a parameter that exists,
+    linen traces its initialiser, which is half of the time that tracing a model takes. Here its
+    shape is compared with ``shape``.
 
     Raises:
-      flax.errors.ScopeParamShapeError: if the parameter is there in another shape.
+      flax.errors.ScopeParamShapeError: if the parameter exists and has another shape.
     """
     if not module.has_variable("params", name):
         if shapes_only.get():
@@ -84,7 +86,7 @@ def parameter(
 class LayerNorm(nn.Module):
     """Layer normalisation (arXiv 1607.06450, eq. 4) with torch's epsilon, 1e-5.
 
-    Mean and variance are taken in float32 at least, as linen's layer does, which takes longer to
+    Mean and variance are taken in float32 at least, as in linen's layer, which takes longer to
     trace.
 
     Attributes:
@@ -114,7 +116,7 @@ class LayerNorm(nn.Module):
 
 
 def leading(x: Array, ndim: int) -> Array:
-    """``x`` with axes of one place in front, ``ndim`` axes in all."""
+    """``x`` with axes of size one in front, so that it has ``ndim`` axes."""
     return lax.expand_dims(x, range(ndim - x.ndim))
 
 
@@ -137,8 +139,8 @@ class Linear(nn.Module):
         init = torch_uniform(math.prod(in_shape))
         kernel = parameter(self, "kernel", init, (*in_shape, *self.features))
         dtype = jnp.result_type(x, kernel)
-        # One leading axis: of several, a CPU computes the kernel's gradient from transposed copies
-        # of all that it depends on, which takes up to twice as long.
+        # All leading axes become one. With several, a CPU computes the kernel's gradient from
+        # transposed copies of all that it depends on, which takes up to twice as long.
         lead = x.shape[: x.ndim - self.in_axes]
         rows = lax.reshape(x.astype(dtype), (math.prod(lead), *in_shape))
         contracted = tuple(range(1, rows.ndim)), tuple(range(self.in_axes))

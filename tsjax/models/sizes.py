@@ -35,8 +35,8 @@ def config_from_params(
 
     A model that :func:`tsjax.models.create` makes of it has exactly these leaves. Fields that still
     fit stay as they are. A field that does not becomes one number, or a tuple where the blocks
-    differ. Scales that the widths implied stay those of ``config``: ``attention_scale`` or
-    ``cross_scale`` is set where they would change.
+    differ. Factors that followed from the widths stay those of ``config``: ``attention_scale`` or
+    ``cross_scale`` is set where the new widths would imply others.
 
     Args:
       config: the configuration of the model before it was sliced.
@@ -78,9 +78,9 @@ def tie_loose_axes(config: ForecastConfig, params: PyTree, state: PyTree) -> Non
 
 
 def _tie(x: Array, axis: int, other: Array, other_axis: int) -> None:
-    """Has an axis of ``x`` agree with one of ``other``: adds the sums over all their other axes.
+    """Makes the trace show that an axis of ``x`` and one of ``other`` have the same size.
 
-    Nobody reads the result, so that XLA leaves it out.
+    It adds the sums over all their other axes. Nothing reads the result, and so XLA leaves it out.
     """
     ends = ((x, axis), (other, other_axis))
     jnp.add(*(jnp.sum(y, [i for i in range(y.ndim) if i != kept]) for y, kept in ends))
@@ -88,7 +88,7 @@ def _tie(x: Array, axis: int, other: Array, other_axis: int) -> None:
 
 @functools.cache
 def _ties(config: ForecastConfig) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
-    """Pairs of (path, axis): each loose one, and one of its slot that is not."""
+    """Pairs of (path, axis): each loose axis, and one of the same slot that is not loose."""
     members: dict[Slot, list[tuple[str, int]]] = {}
     for path, slots in _axes(config).items():
         for axis, slot in enumerate(slots):
@@ -112,8 +112,8 @@ def _axes(config: ForecastConfig) -> dict[str, Axes]:
     listed = config.listed()
     told = {field for field, _ in listed.values()}
     slots = {field: _slots(config, field) for field in config.sizes() if field not in told}
-    # Sizes that no axis has otherwise tell the slots apart: a fixed one is a length or a number of
-    # the configuration, or the rows of a look-up.
+    # A slot is told by a size that no axis can have otherwise. Sizes that never change are lengths,
+    # other numbers of the configuration, or the rows of a look-up, and so smaller than these.
     fixed = (value for field, value in vars(config).items() if field not in slots)
     stated = (x for value in fixed for x in spread(value, 1) if isinstance(x, int))
     unused = itertools.count(1 + sum(stated) + max(LOOK_UPS.values()))
@@ -130,7 +130,10 @@ def _axes(config: ForecastConfig) -> dict[str, Axes]:
 
 @functools.cache
 def _shapes(config: ForecastConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's leaves, by path; models that differ in size only share a call."""
+    """Shapes of a model's leaves, by path.
+
+    Models that differ in their sizes alone are asked with one configuration, and share the answer.
+    """
     params, state = abstract(config)
     return {p: leaf.shape for p, leaf in trees.by_path({"params": params, "state": state}).items()}
 
@@ -148,7 +151,7 @@ def _found(axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]) -> d
 
 
 def _resized(config: ForecastConfig, found: Mapping[Slot, int]) -> ForecastConfig:
-    """``config`` with the sizes that were found, otherwise as it is where it still fits."""
+    """``config`` with the sizes that were found; fields that still fit stay as they are."""
     old, new, seen = config.sizes(), {}, {}
     for field, sizes in old.items():
         slots = _slots(config, field)
@@ -157,11 +160,11 @@ def _resized(config: ForecastConfig, found: Mapping[Slot, int]) -> ForecastConfi
     if new == old:
         return config
     small = dataclasses.replace(config, **{field: _value(sizes) for field, sizes in new.items()})
-    # The fields stand in such an order that what None means follows from those before it.
+    # What None means follows from the fields before it, which are settled by then.
     for field, sizes in new.items():
         try:
             same = dataclasses.replace(small, **{field: getattr(config, field)})
-        except ValueError:  # None, where heads no longer divide the width.
+        except ValueError:  # The field was None, and heads no longer divide the width.
             continue
         if all(same.sizes()[field][i] == sizes[i] for i in seen[field]):
             small = same

@@ -1,7 +1,7 @@
-"""Real Fourier transforms over time that any float type can enter, and every device agrees on.
+"""Real Fourier transforms over time, for any float type, and with the same result on every device.
 
-Of all frequencies, as FFTs, or of a few, as products with matrices: a CPU does these faster than an
-FFT from whose result some frequencies are looked up.
+All frequencies are computed by an FFT, a few of them by products with matrices: a CPU does these
+faster than an FFT from whose result it then takes a few frequencies.
 
 Dimensions: B batch, L length, M kept frequencies.
 """
@@ -22,8 +22,9 @@ def spectrum(x: Array) -> Array:
 def series(frequencies: Array, length: int) -> Array:
     """The real series [B, length, ...] with these frequencies [B, length // 2 + 1, ...].
 
-    Bins 0 and, for an even length, length / 2 count with their real parts only. Implementations
-    differ in whether they see to that themselves.
+    Of bin 0 and, for an even length, of bin length / 2 only the real parts count. Some
+    implementations of the inverse transform drop their imaginary parts and some do not, so that
+    they are dropped beforehand.
     """
     real_only = np.zeros(length // 2 + 1, np.bool_)
     real_only[0] = True

@@ -95,7 +95,7 @@ def _decomposing_layer(
 
 
 def _decomposition(ours: str, theirs: str, moving_avg: int | tuple[int, ...]) -> Iterable[Entry]:
-    """Of a mixture of moving averages; a single one has no weights."""
+    """Names of a mixture of moving averages; a single average has no weights."""
     if isinstance(moving_avg, tuple):
         yield from dense(f"{ours}/mixture", f"{theirs}.layer", linear())
 
@@ -157,7 +157,7 @@ def _filters(theirs: str) -> Iterator[Entry]:
 
 
 def unread_unless_positions(config: FEDformerConfig) -> dict[str, int]:
-    """The same of a FEDformer, which reads them where its configuration says so."""
+    """The tables that a FEDformer does not read: none where its configuration has positions."""
     return {} if config.positions else unread_positions(config)
 
 
@@ -204,7 +204,7 @@ def _two_stage(ours: str, theirs: str) -> Iterator[Entry]:
 
 
 def _mlp_and_norms(ours: str, theirs: str, mlps: dict[str, str]) -> Iterator[Entry]:
-    """Crossformer's, where each MLP comes with two norms."""
+    """Names of Crossformer's MLPs, each of which comes with two norms."""
     for name, mlp in mlps.items():
         yield from dense(f"{ours}/{name}/up", f"{theirs}.{mlp}.0", linear())
         yield from dense(f"{ours}/{name}/down", f"{theirs}.{mlp}.2", linear())

@@ -65,7 +65,7 @@ class Filters(NamedTuple):
 
 
 def filter_tables(order: int) -> dict[str, np.ndarray]:
-    """The fields of :class:`Filters` as numpy arrays, what is but rounding set to zero."""
+    """The fields of :class:`Filters` as numpy arrays, with zeros for what is only rounding."""
     smooth, detail = (np.where(abs(f) < 1e-8, 0, f) for f in legendre_filters(order))
     both = np.stack([smooth, detail])
     return {
@@ -175,7 +175,7 @@ class WaveletBlock(nn.Module):
             detail, x = halve(x, filters)
             mixed.append((a(detail) + b(x), c(detail)))
         if not mixed:
-            # So short a series has no use for the kernels. As published they are there anyway.
+            # A series this short has no use for the kernels. As published, they exist all the same.
             for kernel in (a, b, c):
                 kernel(x)
         x = Linear((self.order,), name="coarsest")(x)
