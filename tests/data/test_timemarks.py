@@ -35,6 +35,35 @@ def test_time_fields_are_the_references(golden):
     assert data.time_fields(dates, "t").dtype == np.int32
 
 
+# Tuesday, the last day of a leap year, in the first ISO week of the next; and a Thursday.
+STAMPS = pd.DatetimeIndex(["2024-12-31 23:44:59", "2021-03-04 05:14:07"])
+BY_HAND = {
+    "second": [59 / 59, 7 / 59],
+    "minute": [44 / 59, 14 / 59],
+    "hour": [23 / 23, 5 / 23],
+    "weekday": [1 / 6, 3 / 6],
+    "day": [30 / 30, 3 / 30],
+    "dayofyear": [365 / 365, 62 / 365],
+    "week": [0 / 52, 8 / 52],
+    "month": [11 / 11, 2 / 11],
+}
+
+
+@pytest.mark.parametrize("freq", data.FREQUENCIES)
+def test_time_features_by_hand(freq):
+    expected = np.transpose([BY_HAND[name] for name in data.FREQUENCIES[freq]]) - 0.5
+    got = data.time_features(STAMPS, freq)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+def test_time_fields_by_hand():
+    expected = [[12, 31, 1, 23, 2], [3, 4, 3, 5, 0]]
+    np.testing.assert_array_equal(data.time_fields(STAMPS, "t"), expected)
+    np.testing.assert_array_equal(data.time_fields(STAMPS, "h"), np.array(expected)[:, :4])
+    quarters = pd.date_range("2020-01-01", periods=5, freq="15min")
+    assert data.time_fields(quarters, "t")[:, 4].tolist() == [0, 1, 2, 3, 0]
+
+
 @given(
     st.datetimes(pd.Timestamp("1900-01-01").to_pydatetime(), pd.Timestamp("2200").to_pydatetime()),
     st.sampled_from(sorted(data.FREQUENCIES)),

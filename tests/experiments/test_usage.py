@@ -91,3 +91,19 @@ def test_a_wrong_flag_gets_one_line(word, says):
     with pytest.raises(flags.Error) as caught:
         values(["train", word])
     assert common.wrong_flag(caught.value, values) == says
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["--dataset=ETTh1"], "/of/the/environment"),
+        (["--dataset=ETTh1", "--data_dir=/of/the/flag"], "/of/the/flag"),
+        ([], None),
+    ],
+)
+def test_the_data_folder_is_the_flags_then_the_environments(words, folder, monkeypatch):
+    monkeypatch.setenv("TSJAX_DATA_DIR", "/of/the/environment")
+    values = flags.FlagValues()
+    common.define_flags(TrainSettings, values)
+    values(["train", *words])
+    assert common.from_flags(TrainSettings, values).data_dir == folder

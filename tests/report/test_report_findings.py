@@ -209,6 +209,8 @@ def test_operations_without_a_rule_are_named():
         (formats.si, 17, "17"),
         (formats.change, -0.002, "−0.2 %"),
         (formats.change, 0.0, "0.0 %"),
+        (formats.change, 8.96, "+896.0 %"),
+        (formats.change, 9.0, "10.0×"),
         (formats.change, 351_398.0, "351 399×"),
         (formats.change, None, "–"),
         (formats.short_share, 0.32768, "0.328"),

@@ -236,6 +236,22 @@ def test_global_ranks_the_units_of_all_groups():
     np.testing.assert_array_equal(plan.keep["b:1"], [4, 5, 6, 7, 8])
 
 
+def test_global_ranks_units_that_go_together_by_their_mean():
+    """Four units of one group, of which one matters more than the one unit of the other."""
+    _, params, groups = FOUND["mlp"]
+    values = {"a:1": np.array([0.0, 0, 0, 10] + [30] * 8), "b:1": np.array([5.0] + [30] * 8)}
+    plan = structure.plan(
+        groups,
+        params,
+        target=structure.Params(130 / 186),
+        importance=lambda *_: values,
+        scope="global",
+        round_to=4,
+    )
+    # A unit of a:1 has 4 + 1 + 9 elements: without four, 130 of 186 are left.
+    assert plan.sizes == {**plan.sizes, "a:1": 8, "b:1": 9}
+
+
 def test_global_never_empties_a_group():
     _, params, groups = FOUND["mlp"]
     values = {"a:1": np.arange(12) + 100.0, "b:1": np.zeros(9)}

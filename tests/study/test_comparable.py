@@ -51,7 +51,9 @@ def test_a_last_test_batch_that_is_left_out():
     )
 
 
-@pytest.mark.parametrize(("batch_size", "said"), [(168, True), (169, False), (170, False)])
+@pytest.mark.parametrize(
+    ("batch_size", "said"), [(13, False), (168, True), (169, False), (170, False)]
+)
 def test_a_few_windows_among_many_are_not_worth_a_note(batch_size, said):
     # 2 of 170 windows are more than a hundredth of them, 1 is less.
     assert bool(notes(dataset="ILI", preset="tslib", batch_size=batch_size)) is said

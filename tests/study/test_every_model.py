@@ -40,6 +40,8 @@ def test_every_model_goes_through_the_study(name, tmp_path):
     (dense, masked) = study.forward_costs(task, trained, {0.5: tuned.forecaster.mask}, [2])
     assert dense.uncounted == masked.uncounted == {}
     assert 0 < masked.sparse_flops < dense.sparse_flops == dense.flops
+    for cost in (dense, masked):
+        assert 0 < cost.q1_ms <= cost.median_ms <= cost.q3_ms
 
 
 def test_frequency_weights_stay_dense_by_default():

@@ -45,12 +45,13 @@ def test_the_published_studys_rule_is_that_of_linear_and_convolution_layers(vari
         for path, layer in module.named_modules(remove_duplicate=False)
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d) and layer.weight.shape[0] != 7
     }
-    prunes = EXEMPT["seven_outputs"](types.SimpleNamespace(config=config))
+    forecaster = shapes(config)
+    prunes = EXEMPT["seven_outputs"](types.SimpleNamespace(forecaster=forecaster))
     names = models.MODELS[models.name_of(config)].torch_names(config).items()
     keys = {path: (k,) if isinstance(k, str) else k for path, (k, _) in names}
     chosen = {
         key
-        for path, leaf in trees.by_path(shapes(config).params).items()
+        for path, leaf in trees.by_path(forecaster.params).items()
         if prunes(path, leaf)
         for key in keys[path]
     }
