@@ -96,10 +96,10 @@ def forecast(forecaster: Forecaster, *inputs: Array, key: Array | None = None) -
       The forecast [B, pred_len, C].
 
     Raises:
-      ValueError: if the mask does not fit the params.
+      ValueError: if the mask is no mask of the params.
     """
     params, mask = forecaster.params, forecaster.mask
     if mask is not None:
-        trees.check_same_structure(mask, params, name="mask", like_name="params")
+        trees.check_mask(mask, params)
         params = jax.tree.map(lambda w, keep: jnp.where(keep, w, jnp.zeros_like(w)), params, mask)
     return forecaster.forward(params, forecaster.state, *inputs, key=key)[0]

@@ -125,6 +125,27 @@ def check_same_structure(tree: PyTree, like: PyTree, *, name: str, like_name: st
         raise ValueError(f"{name} does not match {like_name}:\n  " + "\n  ".join(problems))
 
 
+def check_mask(mask: PyTree, params: PyTree) -> None:
+    """Checks that a tree is a mask of ``params``: bool leaves with their paths and shapes.
+
+    Raises:
+      ValueError: listing every leaf at fault.
+    """
+    check_same_structure(mask, params, name="mask", like_name="params")
+    check_bool(mask)
+
+
+def check_bool(mask: PyTree) -> None:
+    """Checks that every leaf of a mask is a bool array.
+
+    Raises:
+      ValueError: naming the leaves that are something else.
+    """
+    check_arrays(mask)
+    if other := [f"{p} ({m.dtype})" for p, m in by_path(mask).items() if m.dtype != bool]:
+        raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
+
+
 def describe(tree: PyTree) -> dict[str, dict[str, Any]]:
     """The ``dtype`` and ``shape`` of each leaf by its path, in types that JSON has."""
     return {

@@ -87,9 +87,7 @@ class Count:
         """
         arrays = jax.tree.map(np.asarray, mask)
         kept = trees.leaves_like(arrays, self._like, name="mask", like_name="params")
-        wrong = [f"{path}: {a.dtype}" for path, a in kept.items() if a.dtype != np.bool_]
-        if wrong:
-            raise ValueError("mask must have bool leaves, but has:\n  " + "\n  ".join(wrong))
+        trees.check_bool(kept)
         pruned = {p: 1 - Fraction(int(a.sum()), a.size) if a.size else 0 for p, a in kept.items()}
 
         def density(origin: Origin) -> Fraction:

@@ -171,7 +171,7 @@ def encoded(params: PyTree, mask: PyTree, model: Any = None) -> bytes:
     """The bytes of the file, the same for the same arguments; ``model`` joins its metadata."""
     from safetensors.numpy import save
 
-    trees.check_same_structure(mask, params, name="mask", like_name="params")
+    trees.check_mask(mask, params)
     leaves = trees.describe(params)
     _check_writable(leaves)
     compressed = pruning.compress(trees.by_path(params), trees.by_path(mask))

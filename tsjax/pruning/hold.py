@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tsjax import trees
 from tsjax.pruning import masks
 from tsjax.pruning.algorithms import SparseState, start
 from tsjax.pruning.schedules import Step
@@ -42,7 +43,7 @@ class Hold:
         """
         if self.mask is None:
             return start(masks.ones(params), key)
-        masks.check(self.mask, params)
+        trees.check_mask(self.mask, params)
         return start(self.mask, key)
 
     def held(self, mask: PyTree) -> PyTree:

@@ -39,7 +39,7 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
     Raises:
       ValueError: if the trees differ, listing every leaf that does, or if a mask is not bool.
     """
-    check(mask, params)
+    trees.check_mask(mask, params)
     return jax.tree.map(
         lambda w, keep: jnp.where(placed_like(keep, w), w, jnp.zeros_like(w)), params, mask
     )
@@ -79,20 +79,8 @@ def intersect(*masks: PyTree) -> PyTree:
       ValueError: if they differ in structure or shapes, listing every leaf that does.
     """
     for mask in masks:
-        check(mask, masks[0])
+        trees.check_mask(mask, masks[0])
     return jax.tree.map(lambda *leaves: functools.reduce(operator.and_, leaves), *masks)
-
-
-def check(mask: PyTree, params: PyTree) -> None:
-    """Raises ValueError if ``mask`` is no mask of ``params``, listing every leaf at fault."""
-    trees.check_same_structure(mask, params, name="mask", like_name="params")
-    _check_bool(mask)
-
-
-def _check_bool(mask: PyTree) -> None:
-    trees.check_arrays(mask)
-    if other := [f"{p} ({m.dtype})" for p, m in trees.by_path(mask).items() if m.dtype != bool]:
-        raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
 
 
 def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
@@ -101,7 +89,7 @@ def summary(mask: PyTree) -> dict[str, tuple[int, int]]:
     Raises:
       ValueError: if leaves are not bool, naming them.
     """
-    _check_bool(mask)
+    trees.check_bool(mask)
     host = jax.device_get(mask)
     return {path: (int(np.sum(leaf)), leaf.size) for path, leaf in trees.by_path(host).items()}
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsjax import trees
-from tsjax.pruning import masks
 from tsjax.pruning.placement import replicated
 from tsjax.trees import PyTree
 
@@ -33,7 +32,7 @@ def pack(mask: PyTree) -> PyTree:
     Raises:
       ValueError: if leaves are not bool, naming them.
     """
-    masks.check(mask, mask)
+    trees.check_bool(mask)
     return jax.tree.map(lambda leaf: jnp.packbits(jnp.ravel(replicated(leaf))), mask)
 
 
@@ -88,7 +87,7 @@ def compress(params: PyTree, mask: PyTree) -> PyTree:
     Raises:
       ValueError: if ``mask`` is no mask of ``params``, listing every leaf at fault.
     """
-    masks.check(mask, params)
+    trees.check_mask(mask, params)
     return jax.tree.map(_compress, *jax.device_get((params, mask)))
 
 

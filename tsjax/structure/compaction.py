@@ -106,9 +106,7 @@ def compact(
 
 
 def _masked(params: PyTree, mask: PyTree) -> PyTree:
-    trees.check_same_structure(mask, params, name="mask", like_name="params")
-    if other := [f"{p} ({m.dtype})" for p, m in trees.by_path(mask).items() if m.dtype != bool]:
-        raise ValueError(f"a mask's leaves must be bool: {', '.join(other)}")
+    trees.check_mask(mask, params)
     for name, tree in (("params", params), ("mask", mask)):
         shapes = (jax.ShapeDtypeStruct, jax.core.Tracer)
         if bare := [p for p, x in trees.by_path(tree).items() if isinstance(x, shapes)]:
