@@ -32,7 +32,7 @@ ALLOWED = {
     "pruning": (GROUND | {"jaxprs"}, {"jax", "numpy", "optax"}),
     "structure": (GROUND | {"flop_rules", "jaxprs"}, {"jax", "numpy"}),
     "costs": (GROUND | {"flop_rules", "jaxprs"}, {"jax", "numpy", "pynvml"}),
-    "models": (GROUND | {"forecaster"}, {"jax", "numpy", "flax"}),
+    "models": (GROUND | {"forecaster", "jaxprs"}, {"jax", "numpy", "flax"}),
     "training": (GROUND | {"forecaster", "pruning"}, {"jax", "numpy", "optax", "orbax", "tqdm"}),
     "interop": (
         GROUND | {"forecaster", "models", "pruning"},

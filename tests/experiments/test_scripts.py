@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,13 +28,45 @@ TINY = [
 TRAIN = [flag for flag in TINY if "densit" not in flag and "finetune" not in flag][:-1]
 
 
-def launch(script, *flags, cwd):
-    # As a user has it: without the data folder and the compiler settings of the tests.
-    env = {n: v for n, v in os.environ.items() if n not in ("TSJAX_DATA_DIR", "XLA_FLAGS")}
+
+def launch(script, *flags, cwd, without=("TSJAX_DATA_DIR",)):
+    """A script in a process of its own, without some of the environment of the tests."""
+    env = {name: value for name, value in os.environ.items() if name not in without}
     command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *flags]
     return subprocess.run(
         command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def in_a_fork(script, flags, cwd):
+    """What a process does that was forked after the imports: run a script, output into files."""
+    os.environ.pop("TSJAX_DATA_DIR", None)
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(cwd.parent / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+    os.chdir(cwd)
+    path = str(ROOT / "experiments" / f"{script}.py")
+    sys.argv = [path, *flags]
+    runpy.run_path(path, run_name="__main__")
+
+
+@pytest.fixture
+def fork(tmp_path):
+    """Runs a script as ``launch`` does, in a folder of its own, without importing all anew.
+
+    For what ends before a device is used; JAX cannot be forked after that.
+    """
+    (tmp_path / "cwd").mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.study", "experiments.benchmark", __name__])
+
+    def run(script, *flags):
+        child = context.Process(target=in_a_fork, args=(script, flags, tmp_path / "cwd"))
+        child.start()
+        child.join(60)
+        out, err = ((tmp_path / name).read_text() for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(flags, child.exitcode, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="module")

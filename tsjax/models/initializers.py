@@ -1,5 +1,6 @@
 """Initialisers equal in distribution to PyTorch's defaults, which the published models rely on."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,8 @@ def kaiming_normal(fan_in: int) -> Init:
     """
     std = math.sqrt(2 / fan_in)
 
+    # One program, as a draw of uniform numbers is: see ``tsjax.models.variables``.
+    @functools.partial(jax.jit, static_argnums=(1, 2))
     def init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
         return std * jax.random.normal(key, shape, dtype)
 

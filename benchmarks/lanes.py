@@ -1,17 +1,12 @@
-"""What does it save to evaluate, and to fine-tune, all rungs of a ladder at once?
+"""What does it save to evaluate, and to fine-tune, several masks of a model at once?
 
-    python benchmarks/ladder.py [--models=transformer] [--sizes=small,large] [--windows=1024]
+    python benchmarks/lanes.py [--models=transformer] [--sizes=small,large] [--windows=1024]
 
 For each model and size, evaluates masks at 12 densities on test windows, in a Python loop over
 masks and batches and by ``training.evaluate_many``; then fine-tunes small models at some of these
-densities for ``--steps`` steps and one validation, in a loop of ``training.fit`` and by
-``training.fit_many``. The two take turns, so that what slows the machine for a while slows both.
+densities (``--lanes``) for ``--steps`` steps and one validation, in a loop of ``training.fit`` and
+by ``training.fit_many``. The two take turns, so that what slows the machine for a while slows both.
 Prints medians, and the median and the quartiles of the turns' ratios; compilation is left out.
-
-Whether ``fit_many`` gains anything, by two and by three lanes:
-
-    python benchmarks/ladder.py --dataset=ETTh1 --data_dir=DIR --sizes=small --windows=0 \
-        --lanes=2,3 --steps=32 --turns=11
 """
 
 import dataclasses
