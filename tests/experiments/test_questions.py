@@ -11,7 +11,7 @@ from tsjax.settings import at_least, setting
 
 TINY = {
     "seq_len": 12, "label_len": 4, "pred_len": 6, "d_model": 8, "n_heads": 2, "e_layers": 1,
-    "d_ff": 8, "epochs": 1, "batch_size": 512, "densities": (0.5,), "finetune_densities": (),
+    "d_ff": 8, "epochs": 1, "batch_size": 64, "densities": (0.5,), "finetune_densities": (),
     "cost_batches": (1,),
 }  # fmt: skip
 
@@ -39,7 +39,7 @@ def ask_scaled(task, trained, settings, folder):
     return Scaled(settings.scale, task.test(dataclasses.replace(model, params=params)).mse)
 
 
-def test_a_question_is_its_function_and_a_row_of_the_table(tmp_path, monkeypatch):
+def test_a_question_is_its_function_and_a_row_of_the_table(csv, tmp_path, monkeypatch):
     asked = []
 
     def diverging(task, trained, settings, folder):
@@ -50,7 +50,7 @@ def test_a_question_is_its_function_and_a_row_of_the_table(tmp_path, monkeypatch
     sparse = study.QUESTIONS["sparse"]
     monkeypatch.setitem(study.QUESTIONS, "sparse", sparse._replace(ask=diverging))
     settings = study.StudySettings.make(
-        **TINY, questions=("sparse", "scaled"), out_dir=str(tmp_path / "run")
+        **TINY, dataset=str(csv), questions=("sparse", "scaled"), out_dir=str(tmp_path / "run")
     )
     found = script.run(settings)
     run = tmp_path / "run"
@@ -59,7 +59,8 @@ def test_a_question_is_its_function_and_a_row_of_the_table(tmp_path, monkeypatch
     assert found.answers["scaled"].mse != found.dense.mse
     # Its settings of model and data are the study's, and its folder is its own.
     assert (run / "scaled" / "note.txt").read_text() == "d_model 8"
-    assert asked == [study.SparseSettings.make(**given(ScaleSettings), out_dir=str(run))]
+    of_the_study = {**given(ScaleSettings), "dataset": str(csv), "out_dir": str(run)}
+    assert asked == [study.SparseSettings.make(**of_the_study)]
     # One that fails takes nothing from the others, and one without a section has none.
     assert stored["warnings"] == ["sparse: the error is not finite"]
     assert 'id="question-' not in (run / "report.html").read_text()

@@ -27,9 +27,9 @@ TINY = [
 TRAIN = [flag for flag in TINY if "densit" not in flag and "finetune" not in flag][:-1]
 
 
-def launch(script, *flags, cwd, without=("TSJAX_DATA_DIR",)):
-    """A script in a process of its own, without some of the environment of the tests."""
-    env = {name: value for name, value in os.environ.items() if name not in without}
+def launch(script, *flags, cwd):
+    """Runs a script in a process of its own, without the data folder of the tests."""
+    env = {name: value for name, value in os.environ.items() if name != "TSJAX_DATA_DIR"}
     command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *flags]
     return subprocess.run(
         command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
@@ -51,7 +51,7 @@ def in_a_fork(script, flags, cwd):
 def fork(tmp_path):
     """Runs a script as ``launch`` does, in a folder of its own, without importing all anew.
 
-    For what ends before a device is used; JAX cannot be forked after that.
+    The process that is forked has used no device: JAX cannot be forked after that.
     """
     cwd = tmp_path / "cwd"
     cwd.mkdir()
@@ -61,30 +61,12 @@ def fork(tmp_path):
     def run(script, *flags):
         child = context.Process(target=in_a_fork, args=(script, flags, cwd))
         child.start()
-        child.join(60)
+        child.join(600)
         out, err = ((tmp_path / name).read_text() for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(flags, child.exitcode, out, err)
 
     run.cwd = cwd
     return run
-
-
-@pytest.fixture(scope="module")
-def csv(tmp_path_factory):
-    """A small hourly CSV with a daily wave in two channels."""
-    rng = np.random.default_rng(0)
-    hours = np.arange(1200)
-    wave = np.sin(2 * np.pi * hours / 24)
-    frame = pd.DataFrame(
-        {
-            "date": pd.date_range("2020-01-01", periods=1200, freq="h"),
-            "load": 100 + 10 * wave + rng.normal(size=1200),
-            "wind": 5 - wave + rng.normal(size=1200),
-        }
-    )
-    path = tmp_path_factory.mktemp("csv") / "plant.csv"
-    frame.to_csv(path, index=False)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +87,13 @@ def test_train_leaves_a_run_folder(trained):
     assert 0 < result["dense"]["mse"] < 10
 
 
-def test_notes_are_printed_and_kept(csv, tmp_path):
+def test_notes_are_printed_and_kept(csv, fork):
     # By its name a known set, whose published results have other lengths and are on other rows.
-    ili = tmp_path / "national_illness.csv"
+    ili = fork.cwd / "national_illness.csv"
     shutil.copy(csv, ili)
-    done = launch("train", *TRAIN, f"--dataset={ili}", "--out_dir=run", cwd=tmp_path)
+    done = fork("train", *TRAIN, f"--dataset={ili}", "--out_dir=run")
     assert done.returncode == 0, done.stderr
-    notes = json.loads((tmp_path / "run" / "test.json").read_text())["notes"]
+    notes = json.loads((fork.cwd / "run" / "test.json").read_text())["notes"]
     assert len(notes) == 3
     assert notes[0].startswith("The file differs from the published national_illness.csv")
     assert notes[1].startswith(
@@ -122,12 +104,12 @@ def test_notes_are_printed_and_kept(csv, tmp_path):
         assert f"note: {note}\n" in done.stdout
 
 
-def test_prune_goes_on_from_a_run_folder(trained, tmp_path):
+def test_prune_goes_on_from_a_run_folder(trained, fork):
     flags = [f"--checkpoint={trained}", "--densities=1,0.5", "--finetune_densities=0.3"]
     flags += ["--finetune_epochs=1", "--out_dir=pruned"]
-    done = launch("prune_unstructured", *flags, cwd=tmp_path)
+    done = fork("prune_unstructured", *flags)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
+    result = json.loads((fork.cwd / "pruned" / "pruning.json").read_text())
     dense = json.loads((trained / "test.json").read_text())["dense"]
     # The restored model is the trained one, and at density 1 the pruned model is the dense one.
     assert result["dense"] == dense
@@ -137,21 +119,21 @@ def test_prune_goes_on_from_a_run_folder(trained, tmp_path):
     assert result["finetuned"][0]["revived"] == 0
     assert f"--checkpoint={trained}" in result["command"]
     # The fine-tuned weights are there, with their mask, and those it prunes are zero.
-    shown = sorted(path.name for path in (tmp_path / "pruned").iterdir())
+    shown = sorted(path.name for path in (fork.cwd / "pruned").iterdir())
     assert shown == ["finetuned-0.3", "pruning.json"]
 
 
-def test_sparse_trains_beside_a_dense_model(csv, tmp_path):
+def test_sparse_trains_beside_a_dense_model(csv, fork):
     flags = ["--method=rigl", "--density=0.3", "--mask_every=1", "--out_dir=out"]
-    done = launch("train_sparse", *TRAIN, *flags, f"--dataset={csv}", cwd=tmp_path)
+    done = fork("train_sparse", *TRAIN, *flags, f"--dataset={csv}")
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out" / "sparse.json").read_text())
+    result = json.loads((fork.cwd / "out" / "sparse.json").read_text())
     sparse = result["sparse"]
     assert abs(sparse["kept"] - 0.3 * sparse["prunable"]) < 1
     assert f"{sparse['nonzero']:,} of {sparse['params']:,} parameters kept" in done.stdout
     assert f"dense            test MSE {result['dense']['mse']:.4f}" in done.stdout
     assert "--method=rigl" in result["command"]
-    shown = {path.name for path in (tmp_path / "out").iterdir()}
+    shown = {path.name for path in (fork.cwd / "out").iterdir()}
     assert shown == {"checkpoint", "dense", "settings.json", "training.json", "sparse.json"}
 
 
@@ -172,9 +154,9 @@ def test_a_damaged_run_gets_one_line_and_leaves_nothing(damage, says, trained, f
     refused(fork, "prune_unstructured", f"^error: .*({says})", "--checkpoint=run")
 
 
-def test_a_folder_that_holds_a_run_is_not_written_to(trained):
+def test_a_folder_that_holds_a_run_is_not_written_to(trained, fork):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    done = launch("train", *TRAIN, f"--out_dir={trained}", cwd=trained.parent)
+    done = fork("train", *TRAIN, f"--out_dir={trained}")
     assert done.returncode == 2
     assert "holds a run (settings.json, test.json): choose another --out_dir" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
@@ -302,20 +284,21 @@ def refused(fork, script, says, *flags):
     assert sorted(fork.cwd.rglob("*")) == before
 
 
-def test_help_is_grouped_and_needs_no_terminal(tmp_path):
-    done = launch("train", "--help", "--epochs=many", cwd=tmp_path)
+def test_help_is_grouped_and_needs_no_terminal(fork):
+    done = fork("train", "--help", "--epochs=many")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(
         "usage: ./launch.sh train [--flag=value ...]\n\nTrains a forecast"
     )
     assert "\n\ntraining\n  --epochs=N  " in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(fork.cwd.iterdir()) == []
 
 
-def test_run_from_python_is_repeatable(tmp_path, monkeypatch, capsys):
+def test_run_from_python_is_repeatable(csv, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = dict(flag.removeprefix("--").split("=") for flag in TRAIN)
-    settings = TrainSettings.make(**{name: int(value) for name, value in given.items()})
+    sizes = {name: int(value) for name, value in given.items()}
+    settings = TrainSettings.make(**sizes, dataset=str(csv))
     first, second = train.run(settings), train.run(settings)
     assert first == second
     other = train.run(dataclasses.replace(settings, seed=1))

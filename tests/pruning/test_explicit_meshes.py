@@ -75,9 +75,9 @@ every_other = {"begin": 0, "end": 4, "every": 2}
 ALGORITHMS = (
     pruning.gradual(0.4, **every_other, score="movement", straight_through=True),
     pruning.rigl(0.4, end=4, every=2),
-    pruning.pals(6, every=2),
 )
 MORE_ALGORITHMS = (
+    pruning.pals(6, every=2),
     pruning.gradual(0.4, **every_other),
     pruning.Prune(None, **every_other, select=one_of_four),
     pruning.static_sparse(0.4),

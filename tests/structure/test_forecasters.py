@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from conftest import examples
 from forecasters import batch, drawn, shapes
 
 from tsjax import models, structure, trees
@@ -308,6 +309,8 @@ CUTS = [
     (structure.Params, 0.25, "uniform"), (structure.Flops, 0.25, "global"),
     (structure.Params, 0.1, "global"), (structure.Flops, 0.1, "uniform"),
 ]  # fmt: skip
+# In the short form each target, scope and share once or twice.
+CUTS = examples([CUTS[0], CUTS[3], CUTS[5], CUTS[6]], CUTS)
 
 
 @each_variant

@@ -10,7 +10,7 @@ from tsjax import models, pruning, study, trees
 
 TINY = {
     "seq_len": 12, "label_len": 4, "pred_len": 6, "d_model": 8, "n_heads": 2, "e_layers": 1,
-    "d_ff": 8, "epochs": 1, "batch_size": 512, "learning_rate": 5e-3, "densities": (0.5,),
+    "d_ff": 8, "epochs": 1, "batch_size": 64, "learning_rate": 5e-3, "densities": (0.5,),
 }  # fmt: skip
 OWN = {
     "autoformer": {"moving_avg": 5},
@@ -20,8 +20,8 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_goes_through_the_study(name, tmp_path):
-    settings = study.StudySettings.make(model=name, **TINY, **OWN.get(name, {}))
+def test_every_model_goes_through_the_study(name, csv, tmp_path):
+    settings = study.StudySettings.make(model=name, dataset=str(csv), **TINY, **OWN.get(name, {}))
     task = study.set_up(settings)
     untrained = task.test(task.forecaster)
     trained = study.train(task, tmp_path)

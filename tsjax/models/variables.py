@@ -100,7 +100,8 @@ def _draw_by_draw(config: ForecastConfig, key: Array) -> PyTree:
         drawn = eqn.primitive.name == "jit"
         run = _compiled(eqn.params["jaxpr"]) if drawn else functools.partial(bind, eqn)
         values.update(zip(eqn.outvars, run(*operands), strict=True))
-    leaves = [value(var) for var in program.outvars]
+    # Copied: a number that the program holds can be no buffer of its own, or that of two leaves.
+    leaves = [jnp.array(value(var)) for var in program.outvars]
     return jax.tree.unflatten(jax.tree.structure(traced.out_info), leaves)
 
 
