@@ -25,7 +25,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Each compiled program is mapped into memory, and stays. Linux allows a process 65,530 mappings; at
 # the next one the compiler crashes.
-MAPPINGS = 20_000
+MAPPINGS = 40_000
 # Set while the long forms run, for what is decided where a test is defined.
 ALL_TESTS = "TSJAX_ALL_TESTS"
 

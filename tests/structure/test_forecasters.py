@@ -313,7 +313,13 @@ CUTS = [
 CUTS = examples([CUTS[0], CUTS[3], CUTS[5], CUTS[6]], CUTS)
 
 
-@each_variant
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, marks=pytest.mark.long if len(variant.split()) > 1 else ())
+        for variant in VARIANTS
+    ],
+)
 def test_a_pruned_model_is_that_of_a_configuration(variant):
     _, _, forecaster, groups = analysed(variant)
     rng = np.random.default_rng(0)

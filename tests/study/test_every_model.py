@@ -19,7 +19,14 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+# Crossformer's programs take half of the time of all five.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name == "crossformer" else ())
+        for name in models.MODELS
+    ],
+)
 def test_every_model_goes_through_the_study(name, csv, tmp_path):
     settings = study.StudySettings.make(model=name, dataset=str(csv), **TINY, **OWN.get(name, {}))
     task = study.set_up(settings)
