@@ -106,6 +106,31 @@ def test_precision_is_kept(name, dtype):
     assert jax.eval_shape(models.forecast, made, *inputs).dtype == dtype
 
 
+@pytest.mark.parametrize("name", ["transformer", "informer"])
+def test_weights_drawn_under_a_trace_are_those_drawn_one_by_one(name):
+    config, key = small_config(name), jax.random.key(3)
+    made = models.create(config, key)
+    traced = jax.jit(functools.partial(models.create, config))(key)
+    assert jax.tree.structure(made) == jax.tree.structure(traced)
+    for ours, theirs in zip(jax.tree.leaves(made), jax.tree.leaves(traced), strict=True):
+        assert ours.dtype == theirs.dtype
+        if jnp.issubdtype(ours.dtype, jax.dtypes.prng_key):
+            ours, theirs = jax.random.key_data(ours), jax.random.key_data(theirs)
+        # Compiled as one program, a draw is rounded otherwise.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_leaf_is_an_array_with_memory_of_its_own(name):
+    """So that each can be given away to a compiled step."""
+    leaves = jax.tree.leaves(models.create(small_config(name), jax.random.key(0)))
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    keys = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    numbers = [leaf for leaf in leaves if not any(leaf is key for key in keys)]
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in numbers]
+    assert len(set(pointers)) == len(pointers)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_windows_of_a_batch_do_not_see_one_another(name):
     made, inputs, forecast, *_ = build(name)
