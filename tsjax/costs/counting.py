@@ -146,7 +146,7 @@ def count(fn: Callable[..., Any], params: PyTree, *inputs: PyTree) -> Count:
 
 
 def _results(jaxpr: core.Jaxpr) -> set[Any]:
-    """What the program computes and gives out, seen through views."""
+    """The outputs that the program computes; an output that is a view counts as what it shows."""
     made_by = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
     found = set()
     for var in jaxpr.outvars:

@@ -43,7 +43,8 @@ def device_description() -> dict[str, str]:
 def free_bytes() -> int | None:
     """Bytes that programs may still take on the default device, None where that is not known.
 
-    On a CPU, what Linux can give; in a container that may have less, what is left of that.
+    On a CPU it is the memory that Linux has available, or what is left of a container's limit
+    where that is less.
     """
     if stats := jax.devices()[0].memory_stats():
         limit = stats.get("bytes_limit")

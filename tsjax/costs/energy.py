@@ -44,9 +44,9 @@ def measure_energy(
     clock: Callable[[], float] = time.perf_counter,
     block: Callable[[Any], Any] = jax.block_until_ready,
 ) -> float:
-    """Joules of a call: those drawn during many calls in a row, over their number.
+    """The joules of one call: those drawn during many calls in a row, divided by their number.
 
-    What the device draws at rest is in it.
+    They include what the device draws at rest.
 
     Args:
       call: takes nothing, compiled already.

@@ -54,15 +54,16 @@ class Peaks:
     device: str
 
     def bandwidth(self, size: int | None = None) -> float:
-        """Bytes a second of an array of so many bytes, of one that fits no cache where it is None.
+        """The bandwidth for an array of this size, in bytes a second.
 
-        That of the next larger array that was measured.
+        It is that of the next larger array that was measured. Without a size, or where none is
+        larger, it is that of the largest one, which fits into no cache.
         """
         rates = [rate for measured, rate in self.bandwidths if size and measured >= size]
         return rates[0] if rates else self.bandwidths[-1][1]
 
     def or_better(self, other: "Peaks") -> "Peaks":
-        """Of two measurements the better figures: a peak is what nothing disturbed.
+        """The better figures of two measurements, since whatever disturbs one lowers its figures.
 
         Args:
           other: measured on the same device, in the same precision, with the same arrays.
@@ -209,8 +210,9 @@ def measure_peaks(
 def _bandwidth(size: int, turns: int, once: float, often: float) -> float:
     """Bytes a second of reading and writing an array, from the seconds of one turn and of several.
 
-    Their difference leaves out what it takes to make the result's memory. Where something disturbed
-    the one turn so much that it says nothing, that stays in.
+    Their difference leaves out the time that it takes to provide memory for the result. Where the
+    one turn was disturbed so much that the difference says nothing, all turns are taken as they
+    are.
     """
     if once > often / 2:
         return turns * 2 * size / often

@@ -202,7 +202,7 @@ def _scan(
 def _while(
     eqn: core.JaxprEqn, origins: Sequence[Origin], stacks: Stacks, used: Sequence[bool]
 ) -> tuple[Tally, list[Origin]]:
-    """One turn of body and condition: how many there are, the program does not say."""
+    """One turn of body and condition, since the program does not say how many there are."""
     del used
     n_cond = eqn.params["cond_nconsts"]
     n_consts = n_cond + eqn.params["body_nconsts"]

@@ -99,7 +99,7 @@ def write_sparse(path: str | os.PathLike[str], params: PyTree, mask: PyTree) -> 
 def read_sparse(
     path: str | os.PathLike[str], like: PyTree | None = None, *, same_shapes: bool = True
 ) -> tuple[PyTree, PyTree]:
-    """Reads what :func:`write_sparse` wrote: bit by bit, but pruned weights are zero.
+    """Reads what :func:`write_sparse` wrote: the kept weights bit by bit, and zeros.
 
     A damaged file is refused: a checksum covers all of its content. It guards against accidents;
     whoever changes a file on purpose can write a new one.

@@ -66,7 +66,7 @@ SECTIONS: dict[str, Callable[[records.Study, Any], Section]] = {"sparse": sparse
 
 
 def sections(study: records.Study) -> dict[str, Section]:
-    """The sections of the questions that were asked; one without a section stays in the record."""
+    """The sections of the questions that were asked, for those questions that have a section."""
     return {
         name: SECTIONS[name](study, answer)
         for name, answer in study.answers.items()
