@@ -64,6 +64,11 @@ def examples(short, long):
     return long if os.environ.get(ALL_TESTS) else short
 
 
+def some_long(values, long):
+    """Values of a parameter, of which those that ``long`` says are long forms."""
+    return [pytest.param(v, marks=pytest.mark.long if long(v) else ()) for v in values]
+
+
 _tests_done = itertools.count(1)
 
 

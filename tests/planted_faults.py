@@ -174,7 +174,7 @@ FAULTS: tuple[Fault, ...] = (
         "tsjax/models/dropout.py",
         "x / (1 - threshold / 2**16)",
         "x",
-        "tests/models/test_models.py",
+        "tests/models/test_blocks.py",
     ),
     Fault(
         "tsjax/training/evaluation.py",

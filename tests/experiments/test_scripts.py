@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, examples
 
 from experiments import train
 from tsjax.study import TrainSettings
@@ -28,8 +28,12 @@ TRAIN = [flag for flag in TINY if "densit" not in flag and "finetune" not in fla
 
 
 def launch(script, *flags, cwd):
-    """Runs a script in a process of its own, without the data folder of the tests."""
-    env = {name: value for name, value in os.environ.items() if name != "TSJAX_DATA_DIR"}
+    """Runs a script in a process of its own, without the data folder of the tests.
+
+    In the long form also without their compiler settings, as a user has it.
+    """
+    dropped = examples(["TSJAX_DATA_DIR"], ["TSJAX_DATA_DIR", "XLA_FLAGS"])
+    env = {name: value for name, value in os.environ.items() if name not in dropped}
     command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *flags]
     return subprocess.run(
         command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
@@ -62,6 +66,7 @@ def fork(tmp_path):
         child = context.Process(target=in_a_fork, args=(script, flags, cwd))
         child.start()
         child.join(600)
+        child.kill()  # One that has ended is left alone.
         out, err = ((tmp_path / name).read_text() for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(flags, child.exitcode, out, err)
 
@@ -308,10 +313,11 @@ def test_run_from_python_is_repeatable(csv, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("run folder: runs/") == 3
 
 
+TASKS = examples(["inference"], ["inference", "training"])
 BENCHMARK = [
     "--models=transformer", "--size=small", "--seq_len=24", "--label_len=12", "--pred_len=6",
     "--variants=dense,structured-0.5", "--batches=1", "--engines=xla", "--repeats=1",
-    "--tasks=inference", "--min_seconds=0.0", "--peak_mb=1", "--round_to=1",
+    f"--tasks={','.join(TASKS)}", "--min_seconds=0.0", "--peak_mb=1", "--round_to=1",
 ]  # fmt: skip
 
 
@@ -321,7 +327,7 @@ def test_the_benchmark_leaves_its_page_and_times(tmp_path):
     assert "results: out/README.md" in done.stdout
     frame = pd.read_csv(tmp_path / "out" / "times.csv")
     assert frame[["task", "variant"]].to_numpy().tolist() == [
-        ["inference", variant] for variant in ("dense", "structured-0.5")
+        [task, variant] for task in TASKS for variant in ("dense", "structured-0.5")
     ]
     assert (frame["median_ms"] > 0).all()
     assert frame["flops_ratio"].tolist()[1] == pytest.approx(2, abs=0.05)

@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import examples
+from conftest import examples, some_long
 from forecasters import batch, drawn, shapes
 
 from tsjax import models, structure, trees
@@ -313,13 +313,7 @@ CUTS = [
 CUTS = examples([CUTS[0], CUTS[3], CUTS[5], CUTS[6]], CUTS)
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param(variant, marks=pytest.mark.long if len(variant.split()) > 1 else ())
-        for variant in VARIANTS
-    ],
-)
+@pytest.mark.parametrize("variant", some_long(VARIANTS, lambda v: len(v.split()) > 1))
 def test_a_pruned_model_is_that_of_a_configuration(variant):
     _, _, forecaster, groups = analysed(variant)
     rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from conftest import some_long
 
 from tsjax import models, pruning, study, trees
 
@@ -20,13 +21,7 @@ OWN = {
 
 
 # Crossformer's programs take half of the time of all five.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long if name == "crossformer" else ())
-        for name in models.MODELS
-    ],
-)
+@pytest.mark.parametrize("name", some_long(models.MODELS, lambda name: name == "crossformer"))
 def test_every_model_goes_through_the_study(name, csv, tmp_path):
     settings = study.StudySettings.make(model=name, dataset=str(csv), **TINY, **OWN.get(name, {}))
     task = study.set_up(settings)

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from conftest import some_long
 
 from tsjax import pruning, study, training
 from tsjax.study.sparse import METHODS
@@ -17,13 +18,8 @@ TINY = {
 }  # fmt: skip
 
 
-# How these two move a mask is tested with pruning, as for all of them.
-SHORT = [method for method in METHODS if method not in ("set", "static")]
-
-
-@pytest.mark.parametrize(
-    "method", [*SHORT, *(pytest.param(m, marks=pytest.mark.long) for m in ("set", "static"))]
-)
+# How a method moves its mask is tested with pruning, for all of them.
+@pytest.mark.parametrize("method", some_long(METHODS, lambda m: m in ("set", "static")))
 def test_every_method_trains_to_its_density(method, csv, tmp_path):
     settings = study.SparseSettings.make(method=method, dataset=str(csv), **TINY)
     task = study.set_up(settings)

@@ -31,7 +31,9 @@ def fresh(config: ForecastConfig, key: Array) -> tuple[PyTree, PyTree]:
     Returns:
       ``(params, state)``: plain dicts; ``state`` holds the other collections, such as ``buffers``.
     """
-    run = _variables if isinstance(key, jax.core.Tracer) else _draw_by_draw
+    # Within a trace everything is staged, also what depends on none of its arguments.
+    staged = any(isinstance(x, jax.core.Tracer) for x in (key, jnp.zeros(())))
+    run = _variables if staged else _draw_by_draw
     return _parted(run(config, key))
 
 
