@@ -27,13 +27,17 @@ TINY = [
 TRAIN = [flag for flag in TINY if "densit" not in flag and "finetune" not in flag][:-1]
 
 
-def launch(script, *flags, cwd):
-    """Runs a script in a process of its own, without the data folder of the tests.
+def left_out():
+    """What a script does not see of the tests' environment: their data folder.
 
-    In the long form also without their compiler settings, as a user has it.
+    In the long form it does not see their compiler settings either, as a user has it.
     """
-    dropped = examples(["TSJAX_DATA_DIR"], ["TSJAX_DATA_DIR", "XLA_FLAGS"])
-    env = {name: value for name, value in os.environ.items() if name not in dropped}
+    return examples(["TSJAX_DATA_DIR"], ["TSJAX_DATA_DIR", "XLA_FLAGS"])
+
+
+def launch(script, *flags, cwd):
+    """Runs a script in a process of its own."""
+    env = {name: value for name, value in os.environ.items() if name not in left_out()}
     command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *flags]
     return subprocess.run(
         command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
@@ -42,7 +46,8 @@ def launch(script, *flags, cwd):
 
 def in_a_fork(script, flags, cwd):
     """What a process does that was forked after the imports: run a script, output into files."""
-    os.environ.pop("TSJAX_DATA_DIR", None)
+    for name in left_out():
+        os.environ.pop(name, None)
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(cwd.parent / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
     os.chdir(cwd)
